@@ -1,0 +1,1 @@
+"""The architectures. One paper, one file; nothing here knows how it will be measured."""

@@ -1,0 +1,204 @@
+"""The one interface every architecture implements, and `Pass`, which runs it over a batch without repeating work.
+
+Shape letters: B batch, L text tokens, N image tokens, D width, E joint embedding size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from .types import Batch, Can, Fused, Structure, Text, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .types import Masked
+
+I = TypeVar("I")  # noqa: E741 - the image state of an architecture, as in the interface's documentation
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+def take(state: S, index: Tensor) -> S:
+    """Gathers rows of any encoder state along the batch axis.
+
+    A state is a tensor, None, or a tuple, list, dict or dataclass of states, batch first. This is what lets hard negatives, reranking
+    and caches work on every architecture without knowing what its states hold.
+
+    Args:
+        state: what ``encode_image`` or ``encode_text`` returned, batch size B.
+        index: (K,) int64 rows, repeats allowed.
+
+    Raises:
+        TypeError: for a state built from anything else.
+    """
+    if state is None:
+        return state
+    if isinstance(state, Tensor):
+        return cast("S", state.index_select(0, index))
+    if isinstance(state, tuple) and hasattr(state, "_fields"):
+        return cast("S", type(state)(*(take(item, index) for item in state)))
+    if isinstance(state, (tuple, list)):
+        return cast("S", type(state)(take(item, index) for item in state))
+    if isinstance(state, dict):
+        return cast("S", {key: take(item, index) for key, item in state.items()})
+    if dataclasses.is_dataclass(state) and not isinstance(state, type):
+        fields = {field.name: take(getattr(state, field.name), index) for field in dataclasses.fields(state)}
+        return cast("S", dataclasses.replace(cast("Any", state), **fields))
+    raise TypeError(
+        f"an encoder state may hold tensors, tuples, lists, dicts and dataclasses, not {type(state).__name__}"
+    )
+
+
+class VLModel(nn.Module, Generic[I, T]):
+    """A vision-language model cut where retrieval cost is decided: pair-independent work against per-pair work.
+
+    ``encode_*`` and ``embed_*`` depend on one image or one text and may be cached by a retrieval index; ``fuse`` and
+    ``decode`` are paid for every pair. Methods that a model cannot do raise `Unsupported` and are absent from ``can``;
+    the contract test (`vlpbench.archs.contract`) holds both to be true.
+    """
+
+    can: Can = Can(0)
+    components: ClassVar[Mapping[str, str]] = {}
+    """Prefix of a parameter's name -> component (``image``, ``text``, ``fusion``, ``embedding``, ``projection``, ``head``);
+    the longest matching prefix counts."""
+
+    # Set by every subclass.
+    image_size: tuple[int, int]
+    """Height and width in pixels that the model was built for."""
+    text_len: int
+    vocab_size: int
+    width: int
+    """D of ``Fused.pooled`` and ``Fused.text``; 0 for a model that cannot fuse."""
+
+    def encode_image(self, image: Tensor) -> I:
+        """(B, 3, H, W) pixels -> the architecture's own image state, batch first."""
+        raise NotImplementedError
+
+    def encode_text(self, text: Text) -> T:
+        """Token ids (B, L) -> the architecture's own text state, batch first."""
+        raise NotImplementedError
+
+    def prepare_image(self, image: I) -> I:
+        """Adds to an image state what ``fuse`` needs of the image alone, such as cross-attention keys and values.
+
+        Idempotent. ``fuse`` gives the same result with and without it; callers that fuse an image more than once call it once.
+        """
+        return image
+
+    def embed_image(self, image: I) -> Tensor:
+        """Image state -> (B, E) of unit L2 norm."""
+        raise self._lacks(Can.EMBED)
+
+    def embed_text(self, text: T) -> Tensor:
+        """Text state -> (B, E) of unit L2 norm."""
+        raise self._lacks(Can.EMBED)
+
+    def fuse(self, image: I, text: T) -> Fused:
+        """Row b of the image state with row b of the text state; the two batch sizes must be equal."""
+        raise self._lacks(Can.FUSE)
+
+    def decode(self, image: I, target: T, prompt: T | None = None) -> Tensor:
+        """Next-token logits (B, L, V) for ``target``, causal; ``prompt`` is a question, None for captions."""
+        raise self._lacks(Can.DECODE)
+
+    def word_embedding(self) -> nn.Embedding:
+        """The table that maps token ids to vectors, for heads that tie their output weights to it."""
+        raise NotImplementedError
+
+    def mlm_head(self) -> nn.Module:
+        """A new masked-token head, (M, D) -> (M, V), as this architecture's paper builds it (tied to the words or not)."""
+        raise self._lacks(Can.MASK)
+
+    def structure(self) -> Structure:
+        """Token counts, width and layers, read off the built modules."""
+        raise NotImplementedError
+
+    def component(self, parameter: str) -> str:
+        """The component that the parameter of this name belongs to.
+
+        Raises:
+            KeyError: if no prefix in ``components`` covers it; the contract test makes sure that none is forgotten.
+        """
+        prefixes = [p for p in self.components if parameter == p or parameter.startswith(p + ".")]
+        if not prefixes:
+            raise KeyError(f"{type(self).__name__}.components has no prefix for parameter {parameter!r}")
+        return self.components[max(prefixes, key=len)]
+
+    def _lacks(self, what: Can) -> Unsupported:
+        return Unsupported(f"{type(self).__name__} cannot {' or '.join(what.names())}")
+
+
+class Pass(Generic[I, T]):
+    """One model over one batch. Every encoding is computed at most once, whoever asks first, and shared by all objectives."""
+
+    def __init__(self, model: VLModel[I, T], batch: Batch, *, masked: Masked | None = None) -> None:
+        self.model = model
+        self.batch = batch
+        self.masked = masked
+        """The masked text, drawn by the caller, so that student and teacher see the same one."""
+        self._known: dict[str, Any] = {}
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return self.batch.image.shape[0]
+
+    @property
+    def image(self) -> I:
+        """Image state of the batch."""
+        return self._once("image", lambda: self.model.encode_image(self.batch.image))
+
+    @property
+    def image_prepared(self) -> I:
+        """Image state ready to be fused many times."""
+        return self._once("image_prepared", lambda: self.model.prepare_image(self.image))
+
+    @property
+    def text(self) -> T:
+        """Text state of the batch."""
+        return self._once("text", lambda: self.model.encode_text(self.batch.text))
+
+    @property
+    def image_embed(self) -> Tensor:
+        """(B, E)."""
+        return self._once("image_embed", lambda: self.model.embed_image(self.image))
+
+    @property
+    def text_embed(self) -> Tensor:
+        """(B, E)."""
+        return self._once("text_embed", lambda: self.model.embed_text(self.text))
+
+    def fuse_pairs(self, image_rows: Tensor, text_rows: Tensor) -> Fused:
+        """Fuses image ``image_rows[k]`` with text ``text_rows[k]`` of this batch, all in one call."""
+        return self.model.fuse(take(self.image_prepared, image_rows), take(self.text, text_rows))
+
+    @property
+    def fused_masked(self) -> Fused:
+        """The matching pairs with the masked text."""
+
+        def compute() -> Fused:
+            if self.masked is None:
+                raise ValueError("this pass was given no masked text; pass `masked=` to use a masked objective")
+            return self.model.fuse(self.image_prepared, self.model.encode_text(self.masked.text))
+
+        return self._once("fused_masked", compute)
+
+    def _once(self, name: str, compute: Any) -> Any:
+        if name not in self._known:
+            self._known[name] = compute()
+        return self._known[name]
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Parameters stored, each tied tensor once."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the module's parameters live."""
+    return next(module.parameters()).device

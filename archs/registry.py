@@ -1,0 +1,159 @@
+"""Architectures by name. A registration is a string, so listing all of them imports none, and not even torch."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from .types import Can, Unsupported
+
+if TYPE_CHECKING:
+    from .model import VLModel
+
+GROUP = "vlpbench.archs"
+"""Entry-point group in which another package offers an `ArchSpec`."""
+LATE = "+late"
+"""Suffix that puts a late-fusion head on an architecture that only embeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchSpec:
+    """One line of the registry."""
+
+    name: str
+    title: str
+    paper: str
+    """First author, venue, year and arXiv id."""
+    target: str
+    """``module:function``; the function takes (size, changes) and returns a `VLModel` with random weights."""
+    can: Can
+    """Declared, so that a plan can be made without torch; the contract test compares it with the built model."""
+    sizes: tuple[str, ...]
+    objectives: tuple[str, ...]
+    """Objectives of the paper, the default of a cell that names none."""
+    momentum: tuple[str, ...] = ("off",)
+    """Momentum states that the paper's own recipe knows; any other capable combination is still allowed."""
+    input: str = "pixels"
+    """``pixels`` or ``regions``; records of region models state whether detector time is in them."""
+
+
+def _local(name: str, title: str, paper: str, can: str, sizes: str, objectives: str, momentum: str = "off") -> ArchSpec:
+    return ArchSpec(
+        name=name,
+        title=title,
+        paper=paper,
+        target=f"vlpbench.archs.{name}:build",
+        can=Can.parse(can),
+        sizes=tuple(sizes.split()),
+        objectives=tuple(objectives.split()),
+        momentum=tuple(momentum.split()),
+    )
+
+
+BUILT_IN: tuple[ArchSpec, ...] = (
+    _local(
+        "clip",
+        "CLIP",
+        "Radford et al., ICML 2021, arXiv:2103.00020",
+        "EMBED",
+        "tiny small medium base b32 b16 l14",
+        "itc",
+    ),
+    _local("vilt", "ViLT", "Kim et al., ICML 2021, arXiv:2102.03334", "FUSE|MASK", "tiny small medium base", "itm mlm"),
+    _local(
+        "albef",
+        "ALBEF",
+        "Li et al., NeurIPS 2021, arXiv:2107.07651",
+        "EMBED|FUSE|MASK",
+        "tiny small medium base",
+        "itc itm mlm",
+        "off queue distill",
+    ),
+)
+
+
+class UnknownName(ValueError):
+    """A name that is not registered; the message offers the nearest one."""
+
+
+def nearest(kind: str, name: str, known: list[str]) -> str:
+    """The message for an unknown name: what it was, what it may have meant, what there is."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown {kind} {name!r}: {hint}known are {', '.join(sorted(known))}"
+
+
+@cache
+def specs() -> dict[str, ArchSpec]:
+    """All registered architectures, built-in first, then those of installed packages.
+
+    Raises:
+        ValueError: if two registrations share a name.
+    """
+    found: dict[str, ArchSpec] = {}
+    offered = [(f"vlpbench ({spec.target})", spec) for spec in BUILT_IN]
+    offered += [(f"entry point {point.value}", point.load()) for point in entry_points(group=GROUP)]
+    origin: dict[str, str] = {}
+    for source, spec in offered:
+        if not isinstance(spec, ArchSpec):
+            raise ValueError(f"{source} of group {GROUP!r} must be an ArchSpec, not {type(spec).__name__}")
+        if spec.name in found:
+            raise ValueError(f"architecture {spec.name!r} is registered twice: by {origin[spec.name]} and by {source}")
+        found[spec.name], origin[spec.name] = spec, source
+    return found
+
+
+def get(name: str) -> ArchSpec:
+    """The registration of ``name``; ``clip+late`` is derived from ``clip``.
+
+    Raises:
+        UnknownName: with the nearest registered name.
+        Unsupported: for ``+late`` on an architecture that already fuses or cannot embed.
+    """
+    base = name.removesuffix(LATE)
+    if base not in specs():
+        raise UnknownName(nearest("architecture", name, list(specs())))
+    spec = specs()[base]
+    if name == base:
+        return spec
+    if Can.FUSE in spec.can or Can.EMBED not in spec.can:
+        raise Unsupported(
+            f"{name}: late fusion is for architectures that embed and do not fuse; {base} can {'|'.join(spec.can.names())}"
+        )
+    return ArchSpec(
+        name=name,
+        title=spec.title + " + late fusion",
+        paper=spec.paper,
+        target=spec.target,
+        can=spec.can | Can.FUSE,
+        sizes=spec.sizes,
+        objectives=spec.objectives,
+        momentum=spec.momentum,
+        input=spec.input,
+    )
+
+
+def build(name: str, size: str, changes: Mapping[str, Any] | None = None) -> VLModel[Any, Any]:
+    """Builds an architecture with random weights on torch's current default device (use ``torch.device("meta")`` to count).
+
+    Args:
+        name: registered name, with ``+late`` for a late-fusion head.
+        size: one of the registration's sizes.
+        changes: fields of the architecture's configuration to replace: ``image_size``, ``text_len``, ``vocab_size``, depths.
+
+    Raises:
+        UnknownName: for an unknown architecture, size or configuration field.
+    """
+    spec = get(name)
+    if size not in spec.sizes:
+        raise UnknownName(nearest(f"size of {name}", size, list(spec.sizes)))
+    module, _, attribute = spec.target.partition(":")
+    model = getattr(importlib.import_module(module), attribute)(size, dict(changes or {}))
+    if name.endswith(LATE):
+        model = importlib.import_module("vlpbench.archs.latefusion").LateFusion(model)
+    return model

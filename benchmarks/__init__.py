@@ -1,0 +1,1 @@
+"""Runs a matrix of cells and writes records."""

@@ -1,0 +1,1 @@
+"""Data sources; the protocol they share is in `vlpbench.benchmarks.data.base`."""

@@ -1,0 +1,115 @@
+"""What every data source offers: image-text pairs to train on, galleries to retrieve from, questions with closed answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from vlpbench.archs.types import Batch, Text
+
+
+class DataError(Exception):
+    """Data that cannot be used. The message names the file, the entry and what to do; no traceback is shown for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """What a model must be built with to read a source's batches."""
+
+    image: tuple[int, int]
+    """Height, width in pixels."""
+    text_len: int
+    vocab_size: int
+    pad: int
+    cls: int
+    sep: int | None
+    mask: int
+    """Token ids. ``sep`` is None where texts carry no end token."""
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """Matching image-text pairs, one row a caption."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The pairs of these rows (K,) int64, on the CPU, float32 normalised pixels."""
+        ...
+
+
+@runtime_checkable
+class Gallery(Protocol):
+    """N images and M texts with the known matches between them."""
+
+    owner: np.ndarray
+    """(M,) int64, the image that each text describes; an image may own several texts."""
+    images: int
+    texts: int
+
+    def image_batch(self, rows: np.ndarray) -> Tensor:
+        """(K, 3, H, W)."""
+        ...
+
+    def text_batch(self, rows: np.ndarray) -> Text: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionBatch:
+    """Rows of a question set."""
+
+    image: Tensor
+    """(B, 3, H, W)."""
+    question: Text
+    answer: Tensor
+    """(B,) int64 index into `Questions.answers`."""
+    sample_id: Tensor
+    """(B,) int64 row numbers."""
+
+
+@runtime_checkable
+class Questions(Protocol):
+    """Questions about images with answers from a closed list."""
+
+    answers: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """Names of the question types."""
+    kind: np.ndarray
+    """(rows,) int64 index into ``kinds``."""
+    binding: frozenset[str]
+    """Question types that need an attribute bound to the right object."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray) -> QuestionBatch: ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set, ready to be read. Splits are ``train``, ``val`` and ``test``; a source may have further galleries."""
+
+    name: str
+    geometry: Geometry
+    hash: str
+    """SHA-256 over the content: two accuracy records are comparable only where it agrees."""
+
+    def pairs(self, split: str) -> Pairs: ...
+
+    def gallery(self, name: str = "test") -> Gallery:
+        """A gallery by name.
+
+        Raises:
+            DataError: for an unknown name, listing those there are.
+        """
+        ...
+
+    def questions(self, split: str) -> Questions: ...
+
+    def galleries(self) -> Mapping[str, str]:
+        """Name -> one sentence on what it holds."""
+        ...

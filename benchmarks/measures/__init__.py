@@ -1,0 +1,1 @@
+"""One file a measure; the table is in `vlpbench.benchmarks.measures.base`."""

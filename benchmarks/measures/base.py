@@ -1,0 +1,96 @@
+"""A measure turns a built model and a cell into samples. Listing the measures imports neither them nor torch."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from vlpbench.archs.registry import UnknownName, nearest
+from vlpbench.archs.types import Can
+
+if TYPE_CHECKING:
+    from vlpbench.benchmarks.subject import Subject
+    from vlpbench.results.record import Cell
+
+
+@dataclass(kw_only=True)
+class Samples:
+    """What a measure brings back: raw values by quantity (a name in `vlpbench.results.record.UNITS`), and what explains them."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    detail: dict[str, Any] = field(default_factory=dict)
+    """JSON-serialisable."""
+    flags: list[str] = field(default_factory=list)
+
+
+class Measure(Protocol):
+    """One way of looking at a subject."""
+
+    def run(self, subject: Subject, cell: Cell) -> Samples: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpec:
+    """One line of the table below."""
+
+    name: str
+    target: str
+    """``module:class``; the class is called without arguments."""
+    kind: Literal["count", "cost", "memory", "accuracy"]
+    """``count`` runs on the meta device; ``cost`` is timed, alone and interleaved over rounds; ``memory`` needs a process of its own;
+    ``accuracy`` trains, side by side, one thread each."""
+    quantities: tuple[str, ...]
+    needs: Can = Can(0)
+    trains: bool = False
+    """Whether the cell's objectives and momentum matter to it."""
+
+
+def _m(
+    name: str,
+    cls: str,
+    kind: Literal["count", "cost", "memory", "accuracy"],
+    quantities: str,
+    *,
+    needs: Can = Can(0),
+    trains: bool = False,
+) -> MeasureSpec:
+    target = f"vlpbench.benchmarks.measures.{name}:{cls}"
+    return MeasureSpec(
+        name=name, target=target, kind=kind, quantities=tuple(quantities.split()), needs=needs, trains=trains
+    )
+
+
+MEASURES: dict[str, MeasureSpec] = {
+    spec.name: spec
+    for spec in (
+        _m("params", "Params", "count", "params_stored params_trainable params_touched"),
+        _m("flops", "Flops", "count", "flops_forward flops_forward_backward"),
+        _m("latency", "Latency", "cost", "latency first_call"),
+        _m("throughput", "Throughput", "cost", "throughput"),
+        _m(
+            "train_step",
+            "TrainStep",
+            "cost",
+            "step step_forward step_backward step_optimizer step_momentum",
+            trains=True,
+        ),
+        _m("memory", "Memory", "memory", "memory_inference memory_training", trains=True),
+        _m("retrieval", "Retrieval", "accuracy", "tr_r1 tr_r5 tr_r10 ir_r1 ir_r5 ir_r10 recall_mean", trains=True),
+        _m("vqa", "VQA", "accuracy", "vqa_accuracy vqa_binding", needs=Can.FUSE, trains=True),
+    )
+}
+"""Adding a measure is one file, one line here, one line for each quantity in `UNITS`, and one hand-computed test."""
+
+
+def spec(name: str) -> MeasureSpec:
+    """Raises `UnknownName` with the nearest measure."""
+    if name not in MEASURES:
+        raise UnknownName(nearest("measure", name, list(MEASURES)))
+    return MEASURES[name]
+
+
+def load(name: str) -> Measure:
+    """Imports and builds the measure."""
+    module, _, attribute = spec(name).target.partition(":")
+    return getattr(importlib.import_module(module), attribute)()

@@ -1,0 +1,1 @@
+"""What is stored: records, units, and the append-only store."""

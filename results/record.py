@@ -1,0 +1,208 @@
+"""The words of a result: `Cell` (what was asked), `Record` (what came of it), `Env` (where), and one table of units.
+
+Stored as JSON, one record a line. Times are seconds, sizes bytes, work FLOPs (two for a multiply-add): SI throughout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+"""Version of the stored form. A reader refuses any other, and says which command converts it."""
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Status(StrEnum):
+    """How a cell ended. Every cell ends as a record."""
+
+    OK = "ok"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    UNSUPPORTED = "unsupported"
+
+
+Option = str | int | float | bool
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Cell(Strict):
+    """One line of a matrix: everything that determines a measurement apart from code, data and machine.
+
+    Fields left out take the meaning in their docstring. The identity is the hash of the fields that differ from their
+    default, so a field added later with a default leaves old identities alone.
+    """
+
+    arch: str
+    size: str = "base"
+    measure: str
+    """Name of a measure, see results/README.md."""
+    objectives: tuple[str, ...] = ()
+    """Training objectives; empty for a measure that does not train."""
+    weights: tuple[float, ...] = ()
+    """Loss weights in the order of ``objectives``; empty means 1 each."""
+    momentum: Literal["off", "queue", "distill"] = "off"
+    negatives: Literal["hard", "uniform"] = "hard"
+    """How ITM draws its negatives; ``hard`` falls back to ``uniform`` where the model cannot embed."""
+    queue_size: Positive | None = None
+    """Negatives held by the momentum queue; None is the paper's for the size (65,536 at base)."""
+    momentum_rate: Probability | None = None
+    alpha: Probability | None = None
+    """Weight of soft targets after the ramp; None is the paper's 0.4."""
+    scorer: Literal["embed", "match", "rerank"] | None = None
+    """How a retrieval measure scores pairs."""
+    k: Positive | None = None
+    """Candidates that ``rerank`` passes on to fusion."""
+    batch: Positive = 1
+    image: tuple[int, int] | None = None
+    """Height, width in pixels; None is the architecture's own for the size."""
+    text_len: Positive | None = None
+    dtype: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    device: str = "cpu"
+    threads: Positive | None = None
+    """Intra-operation threads of torch on a CPU; None leaves torch's choice."""
+    compile: bool = False
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    data: str = "random"
+    """Data source: ``random`` inputs, or the name of a data set."""
+    noise: Probability = 0.0
+    """Share of training captions that are corrupted."""
+    budget: Positive | None = None
+    """Pre-training steps; None for measures that do not train."""
+    finetune: Positive | None = None
+    """Fine-tuning steps on the task, after pre-training."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    changes: tuple[tuple[str, Option], ...] = ()
+    """Fields of the architecture's configuration that were replaced, sorted by name."""
+
+    @cached_property
+    def id(self) -> str:
+        """First 16 hex digits of the SHA-256 of the canonical JSON of all fields that are not at their default."""
+        canonical = json.dumps(
+            self.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":")
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def variant(self) -> str:
+        """What a table calls the row: architecture and, where there is one, the momentum state."""
+        return self.arch if self.momentum == "off" else f"{self.arch} ({self.momentum})"
+
+
+class Env(Strict):
+    """Where a record was measured. Latencies are comparable only between records whose ``id`` is equal."""
+
+    cpu: str
+    cores: int
+    memory: int
+    """Bytes of main memory."""
+    gpu: str | None = None
+    gpu_memory: int | None = None
+    driver: str | None = None
+    cuda: str | None = None
+    os: str
+    python: str
+    versions: dict[str, str]
+    """Package -> version, for every package that can change a number."""
+    threads: int
+    cpu_flags: tuple[str, ...] = ()
+    """Vector extensions that change what kernels run."""
+    commit: str | None = None
+    dirty: bool | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of hardware and versions, without threads and git state."""
+        kept = self.model_dump(mode="json", exclude={"threads", "commit", "dirty"})
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+class Series(Strict):
+    """Raw samples of one quantity, in the order they were taken. Medians and intervals are derived by reports."""
+
+    unit: str
+    values: tuple[float, ...]
+
+
+class Record(Strict):
+    """What came of one cell. Append-only: a cell measured again adds a record and the later one counts."""
+
+    schema_version: Literal[1] = SCHEMA
+    id: str
+    """16 hex digits, unique: the hash of cell, environment and start."""
+    cell: Cell
+    status: Status
+    reason: str = ""
+    """Why the status is not ok: one sentence, then the tail of the traceback where there is one."""
+    samples: dict[str, Series] = {}
+    """Name of the quantity -> raw samples, e.g. ``latency``, ``tr_r1``."""
+    detail: dict[str, Any] = {}
+    """What explains the samples: components, operators not counted, warm-up count, per-type accuracies."""
+    flags: tuple[str, ...] = ()
+    """Quality warnings; a flagged number is shown as flagged."""
+    env: Env
+    code: str
+    """Hash of the code that determined the number."""
+    data: str | None = None
+    """Hash of the data it was measured on; None for random inputs."""
+    suite: str
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+    """Wall time the cell took, set-up included."""
+
+
+class Quantity(Strict):
+    """One row of the table of units."""
+
+    unit: str
+    """As stored."""
+    better: Literal["lower", "higher", "neither"]
+    title: str
+    """What a report calls it."""
+
+
+def _q(unit: str, better: Literal["lower", "higher", "neither"], title: str) -> Quantity:
+    return Quantity(unit=unit, better=better, title=title)
+
+
+UNITS: dict[str, Quantity] = {
+    "params_stored": _q("1", "lower", "Parameters stored"),
+    "params_trainable": _q("1", "lower", "Parameters trainable"),
+    "params_touched": _q("1", "lower", "Parameters touched by a forward"),
+    "flops_forward": _q("FLOP", "lower", "FLOPs forward, per pair"),
+    "flops_forward_backward": _q("FLOP", "lower", "FLOPs forward + backward, per pair"),
+    "latency": _q("s", "lower", "Latency"),
+    "first_call": _q("s", "lower", "First call"),
+    "throughput": _q("1/s", "higher", "Throughput"),
+    "step": _q("s", "lower", "Training step"),
+    "step_forward": _q("s", "lower", "Training step: forward"),
+    "step_backward": _q("s", "lower", "Training step: backward"),
+    "step_optimizer": _q("s", "lower", "Training step: optimiser"),
+    "step_momentum": _q("s", "lower", "Training step: momentum update"),
+    "memory_inference": _q("B", "lower", "Peak memory, inference"),
+    "memory_training": _q("B", "lower", "Peak memory, training step"),
+    "tr_r1": _q("%", "higher", "TR R@1"),
+    "tr_r5": _q("%", "higher", "TR R@5"),
+    "tr_r10": _q("%", "higher", "TR R@10"),
+    "ir_r1": _q("%", "higher", "IR R@1"),
+    "ir_r5": _q("%", "higher", "IR R@5"),
+    "ir_r10": _q("%", "higher", "IR R@10"),
+    "recall_mean": _q("%", "higher", "Mean recall"),
+    "vqa_accuracy": _q("%", "higher", "VQA accuracy"),
+    "vqa_binding": _q("%", "higher", "VQA accuracy, binding questions"),
+}
+"""The only place where a unit, a direction or a display name is written down."""
