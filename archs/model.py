@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-
-from .types import Batch, Can, Fused, Structure, Text, Unsupported
+from vlpbench.archs.types import Batch, Can, Fused, Structure, Text, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .types import Masked
+    from vlpbench.archs.types import Masked
 
 I = TypeVar("I")  # noqa: E741 - the image state of an architecture, as in the interface's documentation
 T = TypeVar("T")
@@ -26,8 +25,8 @@ S = TypeVar("S")
 def take(state: S, index: Tensor) -> S:
     """Gathers rows of any encoder state along the batch axis.
 
-    A state is a tensor, None, or a tuple, list, dict or dataclass of states, batch first. This is what lets hard negatives, reranking
-    and caches work on every architecture without knowing what its states hold.
+    A state is a tensor, None, or a tuple, list, dict or dataclass of states, batch first. This is what lets hard
+    negatives, reranking and caches work on every architecture without knowing what its states hold.
 
     Args:
         state: what ``encode_image`` or ``encode_text`` returned, batch size B.
@@ -64,8 +63,8 @@ class VLModel(nn.Module, Generic[I, T]):
 
     can: Can = Can(0)
     components: ClassVar[Mapping[str, str]] = {}
-    """Prefix of a parameter's name -> component (``image``, ``text``, ``fusion``, ``embedding``, ``projection``, ``head``);
-    the longest matching prefix counts."""
+    """Prefix of a parameter's name -> component (``image``, ``text``, ``fusion``, ``embedding``, ``projection``,
+    ``head``); the longest matching prefix counts."""
 
     # Set by every subclass.
     image_size: tuple[int, int]
@@ -86,7 +85,8 @@ class VLModel(nn.Module, Generic[I, T]):
     def prepare_image(self, image: I) -> I:
         """Adds to an image state what ``fuse`` needs of the image alone, such as cross-attention keys and values.
 
-        Idempotent. ``fuse`` gives the same result with and without it; callers that fuse an image more than once call it once.
+        Idempotent. ``fuse`` gives the same result with and without it; callers that fuse an image more than once call
+        it once.
         """
         return image
 
@@ -111,7 +111,7 @@ class VLModel(nn.Module, Generic[I, T]):
         raise NotImplementedError
 
     def mlm_head(self) -> nn.Module:
-        """A new masked-token head, (M, D) -> (M, V), as this architecture's paper builds it (tied to the words or not)."""
+        """A new masked-token head, (M, D) -> (M, V), as the paper builds it (tied to the word table or not)."""
         raise self._lacks(Can.MASK)
 
     def structure(self) -> Structure:
@@ -134,7 +134,7 @@ class VLModel(nn.Module, Generic[I, T]):
 
 
 class Pass(Generic[I, T]):
-    """One model over one batch. Every encoding is computed at most once, whoever asks first, and shared by all objectives."""
+    """One model over one batch. Every encoding is computed at most once and shared by all objectives."""
 
     def __init__(self, model: VLModel[I, T], batch: Batch, *, masked: Masked | None = None) -> None:
         self.model = model

@@ -10,10 +10,10 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from .types import Can, Unsupported
+from vlpbench.archs.types import Can, Unsupported
 
 if TYPE_CHECKING:
-    from .model import VLModel
+    from vlpbench.archs.model import VLModel
 
 GROUP = "vlpbench.archs"
 """Entry-point group in which another package offers an `ArchSpec`."""
@@ -122,9 +122,8 @@ def get(name: str) -> ArchSpec:
     if name == base:
         return spec
     if Can.FUSE in spec.can or Can.EMBED not in spec.can:
-        raise Unsupported(
-            f"{name}: late fusion is for architectures that embed and do not fuse; {base} can {'|'.join(spec.can.names())}"
-        )
+        can = "|".join(spec.can.names())
+        raise Unsupported(f"{name}: late fusion is for architectures that embed and do not fuse; {base} can {can}")
     return ArchSpec(
         name=name,
         title=spec.title + " + late fusion",
@@ -139,12 +138,12 @@ def get(name: str) -> ArchSpec:
 
 
 def build(name: str, size: str, changes: Mapping[str, Any] | None = None) -> VLModel[Any, Any]:
-    """Builds an architecture with random weights on torch's current default device (use ``torch.device("meta")`` to count).
+    """Builds an architecture with random weights on torch's current default device, the meta device included.
 
     Args:
         name: registered name, with ``+late`` for a late-fusion head.
         size: one of the registration's sizes.
-        changes: fields of the architecture's configuration to replace: ``image_size``, ``text_len``, ``vocab_size``, depths.
+        changes: fields of the architecture's configuration to replace, such as ``image_size`` or ``vocab_size``.
 
     Raises:
         UnknownName: for an unknown architecture, size or configuration field.

@@ -48,6 +48,9 @@ class Can(Flag):
         return [member.name for member in type(self) if member in self and member.name]
 
 
+NOTHING = Can(0)
+
+
 class Unsupported(Exception):
     """Something a model cannot do was asked of it. The message is the reason a record or a plan shows."""
 

@@ -1,4 +1,4 @@
-"""Objectives by name, with what each needs of a model. Read at plan time, so it imports neither torch nor an objective."""
+"""Objectives by name, with what each needs of a model. Read at plan time, so it imports no torch and no objective."""
 
 from __future__ import annotations
 

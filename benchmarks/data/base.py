@@ -1,4 +1,4 @@
-"""What every data source offers: image-text pairs to train on, galleries to retrieve from, questions with closed answers."""
+"""What every data source offers: image-text pairs to train on, galleries to search, questions with closed answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-
     from vlpbench.archs.types import Batch, Text
 
 
@@ -56,7 +55,9 @@ class Gallery(Protocol):
         """(K, 3, H, W)."""
         ...
 
-    def text_batch(self, rows: np.ndarray) -> Text: ...
+    def text_batch(self, rows: np.ndarray) -> Text:
+        """(K,) rows -> their texts."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,9 @@ class Questions(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, rows: np.ndarray) -> QuestionBatch: ...
+    def batch(self, rows: np.ndarray) -> QuestionBatch:
+        """The questions of these rows (K,) int64."""
+        ...
 
 
 @runtime_checkable
@@ -98,7 +101,9 @@ class Source(Protocol):
     hash: str
     """SHA-256 over the content: two accuracy records are comparable only where it agrees."""
 
-    def pairs(self, split: str) -> Pairs: ...
+    def pairs(self, split: str) -> Pairs:
+        """Raises `DataError` for an unknown or empty split."""
+        ...
 
     def gallery(self, name: str = "test") -> Gallery:
         """A gallery by name.
@@ -108,7 +113,9 @@ class Source(Protocol):
         """
         ...
 
-    def questions(self, split: str) -> Questions: ...
+    def questions(self, split: str) -> Questions:
+        """Raises `DataError` where the source has no questions."""
+        ...
 
     def galleries(self) -> Mapping[str, str]:
         """Name -> one sentence on what it holds."""

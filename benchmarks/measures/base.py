@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vlpbench.archs.registry import UnknownName, nearest
-from vlpbench.archs.types import Can
+from vlpbench.archs.types import NOTHING, Can
 
 if TYPE_CHECKING:
     from vlpbench.benchmarks.subject import Subject
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Samples:
-    """What a measure brings back: raw values by quantity (a name in `vlpbench.results.record.UNITS`), and what explains them."""
+    """What a measure brings back: raw values by quantity (a name in `UNITS`), and what explains them."""
 
     values: dict[str, list[float]] = field(default_factory=dict)
     detail: dict[str, Any] = field(default_factory=dict)
@@ -27,7 +27,9 @@ class Samples:
 class Measure(Protocol):
     """One way of looking at a subject."""
 
-    def run(self, subject: Subject, cell: Cell) -> Samples: ...
+    def run(self, subject: Subject, cell: Cell) -> Samples:
+        """Raises `vlpbench.archs.types.Unsupported` where the subject cannot be measured this way."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,10 @@ class MeasureSpec:
     target: str
     """``module:class``; the class is called without arguments."""
     kind: Literal["count", "cost", "memory", "accuracy"]
-    """``count`` runs on the meta device; ``cost`` is timed, alone and interleaved over rounds; ``memory`` needs a process of its own;
-    ``accuracy`` trains, side by side, one thread each."""
+    """``count`` runs on the meta device; ``cost`` is timed, alone and interleaved over rounds; ``memory`` is alone in
+    a process of its own; ``accuracy`` trains, side by side, one thread each."""
     quantities: tuple[str, ...]
-    needs: Can = Can(0)
+    needs: Can = NOTHING
     trains: bool = False
     """Whether the cell's objectives and momentum matter to it."""
 
@@ -52,7 +54,7 @@ def _m(
     kind: Literal["count", "cost", "memory", "accuracy"],
     quantities: str,
     *,
-    needs: Can = Can(0),
+    needs: Can = NOTHING,
     trains: bool = False,
 ) -> MeasureSpec:
     target = f"vlpbench.benchmarks.measures.{name}:{cls}"
