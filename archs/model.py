@@ -73,6 +73,8 @@ class VLModel(nn.Module, Generic[I, T]):
     vocab_size: int
     width: int
     """D of ``Fused.pooled`` and ``Fused.text``; 0 for a model that cannot fuse."""
+    embed_dim: int
+    """E of ``embed_image`` and ``embed_text``; 0 for a model that cannot embed."""
 
     def encode_image(self, image: Tensor) -> I:
         """(B, 3, H, W) pixels -> the architecture's own image state, batch first."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlpbench.archs.types import Can, Unsupported
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from vlpbench.archs.model import VLModel
 
+C = TypeVar("C", bound="DataclassInstance")
 GROUP = "vlpbench.archs"
 """Entry-point group in which another package offers an `ArchSpec`."""
 LATE = "+late"
@@ -86,6 +89,20 @@ def nearest(kind: str, name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"unknown {kind} {name!r}: {hint}known are {', '.join(sorted(known))}"
+
+
+def changed(config: C, changes: Mapping[str, Any], *, owner: str) -> C:
+    """The frozen configuration ``config`` of ``owner`` with the fields in ``changes`` replaced; lists become tuples.
+
+    Raises:
+        UnknownName: for a field that the configuration does not have, with the nearest one.
+    """
+    known = [field.name for field in dataclasses.fields(config)]
+    for name in changes:
+        if name not in known:
+            raise UnknownName(nearest(f"configuration field of {owner}", name, known))
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    return dataclasses.replace(config, **given)
 
 
 @cache
