@@ -1,0 +1,168 @@
+"""How long, how fast and with which knobs a size trains: the defaults of every size in one table, and the schedules over steps.
+
+Free of torch, because a plan reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlpbench.archs.registry import UnknownName, nearest
+
+if TYPE_CHECKING:
+    from vlpbench.results.record import Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What a size trains with where a cell says nothing."""
+
+    lr: float
+    warmup: int
+    """Steps of linear warm-up; never more than an eighth of the budget."""
+    weight_decay: float
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    """Largest global gradient norm."""
+    mlm_probability: float
+    queue_size: int
+    momentum_rate: float
+    alpha: float = 0.4
+    temperature: float = 0.07
+    finetune: int
+    """Steps of fine-tuning on a task."""
+    finetune_lr: float
+    finetune_batch: int
+
+
+_FAST = Defaults(
+    lr=1.5e-3,
+    warmup=100,
+    weight_decay=0.05,
+    mlm_probability=0.2,
+    queue_size=512,
+    momentum_rate=0.99,
+    finetune=300,
+    finetune_lr=5e-4,
+    finetune_batch=64,
+)
+_PAPER = Defaults(
+    lr=1e-4,
+    warmup=1000,
+    weight_decay=0.02,
+    mlm_probability=0.15,
+    queue_size=65536,
+    momentum_rate=0.995,
+    finetune=10_000,
+    finetune_lr=2e-5,
+    finetune_batch=256,
+)
+SIZES: dict[str, Defaults] = {
+    "tiny": Defaults(
+        lr=3e-3,
+        warmup=10,
+        weight_decay=0.05,
+        mlm_probability=0.2,
+        queue_size=64,
+        momentum_rate=0.95,
+        finetune=10,
+        finetune_lr=1e-3,
+        finetune_batch=16,
+    ),
+    "small": _FAST,
+    "medium": Defaults(
+        lr=5e-4,
+        warmup=500,
+        weight_decay=0.05,
+        mlm_probability=0.2,
+        queue_size=8192,
+        momentum_rate=0.995,
+        finetune=2000,
+        finetune_lr=1e-4,
+        finetune_batch=256,
+    ),
+    "base": _PAPER,
+    "b32": _PAPER,
+    "b16": _PAPER,
+    "l14": _PAPER,
+    "large": _PAPER,
+}
+"""Size -> defaults. ``base`` and up are ALBEF's pre-training (section 3.6 of arXiv:2107.07651); the small sizes are chosen so that a
+budget of minutes shows the differences, equal for every architecture."""
+
+
+def defaults(size: str) -> Defaults:
+    """Raises `UnknownName` for a size without a row."""
+    if size not in SIZES:
+        raise UnknownName(nearest("size", size, list(SIZES)))
+    return SIZES[size]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training: everything the loop needs beside what is trained and on what."""
+
+    steps: int
+    batch: int
+    lr: float
+    warmup: int
+    weight_decay: float
+    betas: tuple[float, float]
+    clip: float
+    seed: int
+    dtype: str = "fp32"
+    """Type that autocast computes in; weights and optimiser stay in fp32."""
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step (from 0): linear warm-up, then half a cosine down to 0 at the last step."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def pretraining(cell: Cell) -> TrainConfig:
+    """The cell's pre-training.
+
+    Raises:
+        ValueError: for a cell without a budget, or with a batch that holds no negatives.
+    """
+    if cell.budget is None:
+        raise ValueError(f"cell {cell.id} ({cell.arch}, {cell.measure}) trains but names no budget; set budget = STEPS")
+    if cell.batch < 2:
+        raise ValueError(
+            f"cell {cell.id} trains with batch = {cell.batch}: no row has a negative; set batch = 64 or so"
+        )
+    row = defaults(cell.size)
+    return _config(row, steps=cell.budget, batch=cell.batch, lr=cell.lr or row.lr, cell=cell)
+
+
+def finetuning(cell: Cell) -> TrainConfig:
+    """The cell's fine-tuning on a task; rate and batch are the size's, the same for every architecture."""
+    row = defaults(cell.size)
+    return _config(row, steps=cell.finetune or row.finetune, batch=row.finetune_batch, lr=row.finetune_lr, cell=cell)
+
+
+def _config(row: Defaults, *, steps: int, batch: int, lr: float, cell: Cell) -> TrainConfig:
+    return TrainConfig(
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        warmup=min(row.warmup, steps // 8),
+        weight_decay=row.weight_decay,
+        betas=row.betas,
+        clip=row.clip,
+        seed=cell.seed,
+        dtype=cell.dtype,
+    )
+
+
+def alpha_at(step: int, alpha: float, *, epoch: int, steps: int) -> float:
+    """Weight of soft targets at a step: from 0 to ``alpha`` over the first epoch (ALBEF, section 3.6).
+
+    A budget of less than an epoch would never get there, so the ramp ends after 40 % of the steps at the latest.
+    """
+    ramp = max(1.0, min(float(epoch), 0.4 * steps))
+    return alpha * min(1.0, step / ramp)
