@@ -1,7 +1,4 @@
-"""How long, how fast and with which knobs a size trains: the defaults of every size in one table, and the schedules over steps.
-
-Free of torch, because a plan reads it.
-"""
+"""How a size trains: the defaults of every size in one table, and the schedules over steps. No torch: plans read it."""
 
 from __future__ import annotations
 
@@ -89,8 +86,8 @@ SIZES: dict[str, Defaults] = {
     "l14": _PAPER,
     "large": _PAPER,
 }
-"""Size -> defaults. ``base`` and up are ALBEF's pre-training (section 3.6 of arXiv:2107.07651); the small sizes are chosen so that a
-budget of minutes shows the differences, equal for every architecture."""
+"""Size -> defaults. ``base`` and up are ALBEF's pre-training (section 3.6 of arXiv:2107.07651).
+The small sizes are chosen so that a budget of minutes shows the differences, and are equal for every architecture."""
 
 
 def defaults(size: str) -> Defaults:
