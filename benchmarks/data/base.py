@@ -41,6 +41,13 @@ class Pairs(Protocol):
         """The pairs of these rows (K,) int64, on the CPU, float32 normalised pixels."""
         ...
 
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """All rows once, in a random order to train in: consecutive slices are the batches.
+
+        A source may keep rows that are hard to tell apart next to one another, so that they meet in a batch.
+        """
+        ...
+
 
 @runtime_checkable
 class Gallery(Protocol):
