@@ -1,0 +1,273 @@
+"""The thing a cell measures: a model built with random weights, its inputs, and the state of torch it runs under.
+
+Shape letters: B batch, L text tokens, H image height, W image width.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+from vlpbench.archs import registry
+from vlpbench.archs.types import Batch, Can, Text, Unsupported
+from vlpbench.benchmarks import schedule
+from vlpbench.benchmarks.init import tiled_init
+from vlpbench.benchmarks.measures import base as measures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+    from vlpbench.archs.learner import Learner, Recipe, SpecialTokens
+    from vlpbench.archs.model import VLModel
+    from vlpbench.archs.registry import ArchSpec
+    from vlpbench.benchmarks.data.base import Geometry
+    from vlpbench.results.record import Cell
+
+ROTATED_BYTES = 256 * 2**20
+"""The rotating inputs together stay under this, so that they never decide a peak of memory."""
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(kw_only=True)
+class Subject:
+    """A built model with the inputs and the settings of one cell."""
+
+    cell: Cell
+    spec: ArchSpec
+    model: VLModel[Any, Any]
+    device: torch.device
+    tokens: SpecialTokens
+    baseline: int
+    """Resident bytes of the process after the model's code was imported and before its weights were allocated."""
+
+    def __post_init__(self) -> None:
+        self._batches: Iterator[Batch] | None = None
+        self._forward: Callable[[Batch], tuple[Tensor, ...]] = self._infer
+        if self.cell.compile:
+            self._forward = torch.compile(self._infer)
+
+    @classmethod
+    def build(cls, cell: Cell, *, meta: bool = False) -> Subject:
+        """Builds the cell's architecture, in evaluation mode, with weights drawn from the cell's seed.
+
+        Args:
+            cell: ``image`` and ``text_len`` replace the architecture's own; a data set's geometry comes in between.
+            meta: shapes without memory, to count with.
+
+        Raises:
+            Unsupported: for a device or a type that this machine cannot run.
+            UnknownName: for an unknown architecture, size or configuration field.
+        """
+        device = torch.device("meta") if meta else usable(cell)
+        geometry = _geometry(cell)
+        changes = _changes(cell, geometry)
+        if measures.spec(cell.measure).kind == "memory" and not meta:
+            with torch.device("meta"):  # imports what the model needs, so that its weights alone lie above the baseline
+                registry.build(cell.arch, cell.size, changes)
+        baseline = psutil.Process().memory_info().rss
+        # Trained weights matter to accuracy alone; what a step costs does not depend on their values.
+        draws = ExitStack() if measures.spec(cell.measure).kind == "accuracy" else tiled_init()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device, draws:
+            torch.manual_seed(cell.seed)
+            model = registry.build(cell.arch, cell.size, changes).eval()
+        return cls(
+            cell=cell,
+            spec=registry.get(cell.arch),
+            model=model,
+            device=device,
+            tokens=special_tokens(geometry, vocab_size=model.vocab_size),
+            baseline=baseline,
+        )
+
+    def batch(self) -> Batch:
+        """The next of several random batches, on the device; they rotate, so no cache holds the last call's input."""
+        if self._batches is None:
+            height, width = self.model.image_size
+            size = self.cell.batch * 3 * height * width * 4
+            count = max(2, min(4, ROTATED_BYTES // size))
+            generator = torch.Generator().manual_seed(self.cell.seed)
+            self._batches = itertools.cycle([self._draw(number, generator) for number in range(count)])
+        return next(self._batches)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The inference of matching pairs, in the cell's type: encode, embed where it can, fuse where it can.
+
+        Gradients follow the caller's mode: `torch.inference_mode` to time an inference.
+
+        Returns:
+            Embeddings of image and text, pooled and per-token fused state; those that the architecture has.
+        """
+        with self.autocast():
+            return self._forward(batch)
+
+    def learner(self) -> Learner:
+        """The model with the cell's objectives and momentum, in training mode, on the device.
+
+        Raises:
+            Unsupported: for a combination that the architecture cannot train.
+        """
+        from vlpbench.archs.learner import Learner
+
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), self.device:
+            torch.manual_seed(self.cell.seed)
+            learner = Learner(self.model, recipe_of(self.cell), self.tokens).train()
+        if self.cell.compile:
+            compile_verbs(learner)
+        return learner
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision in the cell's type: weights stay fp32, matrix products run in ``dtype``.
+
+        Entered anew for every step: torch keeps casts of the weights until the context ends, and an optimiser step in
+        between would go unnoticed.
+        """
+        dtype = None if self.device.type == "meta" else _AUTOCAST.get(self.cell.dtype)
+        kind = "cpu" if dtype is None else self.device.type
+        return torch.autocast(kind, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """Everything global in torch that decides a cost, set from the cell and put back at the end.
+
+        Threads, TF32, the backend of scaled dot product attention, cuDNN's autotuning (off: it would choose kernels by
+        a race), and the fused inference path of `torch.nn.MultiheadAttention` (off: only some architectures would
+        take it, and no counter sees into it).
+        """
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+        backends = [*(fused if self.cell.attention == "sdpa" else []), SDPBackend.MATH]
+        tf32 = self.cell.dtype == "tf32"
+        threads = self.cell.threads or torch.get_num_threads()
+        with ExitStack() as stack:
+            _set(stack, torch.get_num_threads, torch.set_num_threads, threads)
+            _set(
+                stack,
+                torch.get_float32_matmul_precision,
+                torch.set_float32_matmul_precision,
+                "high" if tf32 else "highest",
+            )
+            fastpath = torch.backends.mha
+            _set(stack, fastpath.get_fastpath_enabled, fastpath.set_fastpath_enabled, False)
+            stack.enter_context(torch.backends.cudnn.flags(benchmark=False, allow_tf32=tf32))
+            stack.enter_context(sdpa_kernel(backends))
+            yield
+
+    def _infer(self, batch: Batch) -> tuple[Tensor, ...]:
+        model, outputs = self.model, []
+        image, text = model.encode_image(batch.image), model.encode_text(batch.text)
+        if Can.EMBED in model.can:
+            outputs += [model.embed_image(image), model.embed_text(text)]
+        if Can.FUSE in model.can:
+            fused = model.fuse(image, text)
+            outputs += [fused.pooled, *([] if fused.text is None else [fused.text])]
+        return tuple(outputs)
+
+    def _draw(self, number: int, generator: torch.Generator) -> Batch:
+        rows, length, tokens = self.cell.batch, self.model.text_len, self.tokens
+        ids = torch.randint(_first_word(tokens), tokens.vocab_size, (rows, length), generator=generator)
+        ids[:, 0] = tokens.cls
+        if tokens.sep is not None:
+            ids[:, -1] = tokens.sep
+        image = torch.randn(rows, 3, *self.model.image_size, generator=generator)
+        return Batch(
+            image=image.to(self.device),
+            text=Text(ids=ids.to(self.device), mask=torch.ones(rows, length, dtype=torch.bool, device=self.device)),
+            sample_id=torch.arange(number * rows, (number + 1) * rows).to(self.device),
+        )
+
+
+def usable(cell: Cell) -> torch.device:
+    """The cell's device.
+
+    Raises:
+        Unsupported: if it is not there, or cannot compute in the cell's type.
+    """
+    try:
+        device = torch.device(cell.device)
+    except RuntimeError as error:
+        raise Unsupported(f"{cell.device!r} is no device; use cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise Unsupported(f"device {cell.device!r} is not measured here; use cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise Unsupported(f"device {cell.device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
+    if cell.dtype == "tf32" and device.type != "cuda":
+        raise Unsupported(f"tf32 is a mode of CUDA matrix units; {cell.device} has none, use fp32 or bf16")
+    return device
+
+
+def recipe_of(cell: Cell) -> Recipe:
+    """How the cell trains; what it leaves open is the default of its architecture (objectives) or size (the rest)."""
+    from vlpbench.archs.learner import Recipe
+
+    row = schedule.defaults(cell.size)
+    return Recipe(
+        objectives=cell.objectives or registry.get(cell.arch).objectives,
+        weights=cell.weights,
+        momentum=cell.momentum,
+        negatives=cell.negatives,
+        queue_size=row.queue_size if cell.queue_size is None else cell.queue_size,
+        momentum_rate=row.momentum_rate if cell.momentum_rate is None else cell.momentum_rate,
+        alpha=row.alpha if cell.alpha is None else cell.alpha,
+        mlm_probability=row.mlm_probability,
+        temperature=row.temperature,
+    )
+
+
+def special_tokens(geometry: Geometry | None, *, vocab_size: int) -> SpecialTokens:
+    """Ids of a data source, or for random text BERT's where the vocabulary holds them and the first four where not."""
+    from vlpbench.archs.learner import SpecialTokens
+
+    if geometry is not None:
+        return SpecialTokens(
+            pad=geometry.pad, cls=geometry.cls, sep=geometry.sep, mask=geometry.mask, vocab_size=geometry.vocab_size
+        )
+    first = 100 if vocab_size > 1000 else 0
+    return SpecialTokens(pad=0, cls=first + 1, sep=first + 2, mask=first + 3, vocab_size=vocab_size)
+
+
+def compile_verbs(learner: Learner) -> None:
+    """Compiles the methods of the interface on the student and on the teacher, each for itself."""
+    models = [learner.model]
+    if learner.momentum is not None:
+        models.append(learner.momentum.model)
+    for model in models:
+        for verb in ("encode_image", "encode_text", "prepare_image", "embed_image", "embed_text", "fuse"):
+            setattr(model, verb, torch.compile(getattr(model, verb)))
+
+
+def _first_word(tokens: SpecialTokens) -> int:
+    return max(tokens.pad, tokens.cls, tokens.sep or 0, tokens.mask) + 1
+
+
+def _geometry(cell: Cell) -> Geometry | None:
+    if cell.data == "random":
+        return None
+    sources = importlib.import_module("vlpbench.benchmarks.data.sources")
+    return sources.open_source(cell.data, size=cell.size, seed=cell.seed).geometry
+
+
+def _changes(cell: Cell, geometry: Geometry | None) -> dict[str, Any]:
+    changes: dict[str, Any] = dict(cell.changes)
+    if geometry is not None:
+        changes |= {
+            "image_size": geometry.image,
+            "text_len": geometry.text_len,
+            "vocab_size": geometry.vocab_size,
+        }
+    if cell.image is not None:
+        changes["image_size"] = cell.image
+    if cell.text_len is not None:
+        changes["text_len"] = cell.text_len
+    return changes
+
+
+def _set(stack: ExitStack, get: Callable[[], Any], put: Callable[[Any], None], value: Any) -> None:
+    stack.callback(put, get())
+    put(value)
