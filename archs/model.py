@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from vlpbench.archs.types import Batch, Can, Fused, Structure, Text, Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from vlpbench.archs.types import Masked
+    from vlpbench.archs.types import Masked, Negatives
 
 I = TypeVar("I")  # noqa: E741 - the image state of an architecture, as in the interface's documentation
 T = TypeVar("T")
 S = TypeVar("S")
+R = TypeVar("R")
 
 
 def take(state: S, index: Tensor) -> S:
@@ -138,11 +139,20 @@ class VLModel(nn.Module, Generic[I, T]):
 class Pass(Generic[I, T]):
     """One model over one batch. Every encoding is computed at most once and shared by all objectives."""
 
-    def __init__(self, model: VLModel[I, T], batch: Batch, *, masked: Masked | None = None) -> None:
+    def __init__(
+        self,
+        model: VLModel[I, T],
+        batch: Batch,
+        *,
+        masked: Masked | None = None,
+        negatives: Negatives | None = None,
+    ) -> None:
         self.model = model
         self.batch = batch
         self.masked = masked
         """The masked text, drawn by the caller, so that student and teacher see the same one."""
+        self.negatives = negatives
+        """Wrong partners, drawn by the caller; may be set once similarities are known."""
         self._known: dict[str, Any] = {}
 
     @property
@@ -153,27 +163,27 @@ class Pass(Generic[I, T]):
     @property
     def image(self) -> I:
         """Image state of the batch."""
-        return self._once("image", lambda: self.model.encode_image(self.batch.image))
+        return self.once("image", lambda: self.model.encode_image(self.batch.image))
 
     @property
     def image_prepared(self) -> I:
         """Image state ready to be fused many times."""
-        return self._once("image_prepared", lambda: self.model.prepare_image(self.image))
+        return self.once("image_prepared", lambda: self.model.prepare_image(self.image))
 
     @property
     def text(self) -> T:
         """Text state of the batch."""
-        return self._once("text", lambda: self.model.encode_text(self.batch.text))
+        return self.once("text", lambda: self.model.encode_text(self.batch.text))
 
     @property
     def image_embed(self) -> Tensor:
         """(B, E)."""
-        return self._once("image_embed", lambda: self.model.embed_image(self.image))
+        return self.once("image_embed", lambda: self.model.embed_image(self.image))
 
     @property
     def text_embed(self) -> Tensor:
         """(B, E)."""
-        return self._once("text_embed", lambda: self.model.embed_text(self.text))
+        return self.once("text_embed", lambda: self.model.embed_text(self.text))
 
     def fuse_pairs(self, image_rows: Tensor, text_rows: Tensor) -> Fused:
         """Fuses image ``image_rows[k]`` with text ``text_rows[k]`` of this batch, all in one call."""
@@ -188,9 +198,10 @@ class Pass(Generic[I, T]):
                 raise ValueError("this pass was given no masked text; pass `masked=` to use a masked objective")
             return self.model.fuse(self.image_prepared, self.model.encode_text(self.masked.text))
 
-        return self._once("fused_masked", compute)
+        return self.once("fused_masked", compute)
 
-    def _once(self, name: str, compute: Any) -> Any:
+    def once(self, name: str, compute: Callable[[], R]) -> R:
+        """The result of ``compute``, run the first time that ``name`` is asked for."""
         if name not in self._known:
             self._known[name] = compute()
         return self._known[name]

@@ -1,0 +1,124 @@
+"""A model, its objectives and an optional momentum teacher, as one module that turns a batch into losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from vlpbench.archs.model import Pass, VLModel
+from vlpbench.archs.objectives.base import Objective, Recipe, SpecialTokens, TeacherView, build
+from vlpbench.archs.objectives.itm import ITM, draw_negatives
+from vlpbench.archs.objectives.mlm import draw_masked
+from vlpbench.archs.objectives.momentum import Momentum
+from vlpbench.archs.types import Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vlpbench.archs.types import Batch, Fused, Masked, Negatives
+
+__all__ = ["Draws", "Learner", "Recipe", "SpecialTokens", "draw_masked"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Random choices of a step that are given instead of drawn."""
+
+    masked: Masked | None = None
+    negatives: Negatives | None = None
+
+
+class Learner(nn.Module):
+    """What is trained. `forward` gives losses; the training loop then steps its optimiser and calls `after_step`.
+
+    The teacher and the queue take part in training only: in evaluation mode they are neither run nor changed, and
+    contrast is against the batch.
+    """
+
+    def __init__(self, model: VLModel[Any, Any], recipe: Recipe, tokens: SpecialTokens) -> None:
+        """Builds heads, teacher and queue on the model's device.
+
+        Raises:
+            UnknownName: for an unknown objective.
+            Unsupported: for an objective or momentum state that the model or the objectives cannot serve.
+            ValueError: if there is not one weight for each objective.
+        """
+        super().__init__()
+        if not recipe.objectives:
+            raise Unsupported("no objective is named, so there is nothing to train")
+        if recipe.weights and len(recipe.weights) != len(recipe.objectives):
+            raise ValueError(f"{len(recipe.weights)} weights {recipe.weights} for objectives {recipe.objectives}")
+        self.model, self.recipe, self.tokens = model, recipe, tokens
+        with next(model.parameters()).device:
+            built: dict[str, Objective] = {name: build(name, model, recipe) for name in recipe.objectives}
+            self.objectives = nn.ModuleDict(built)
+            self.momentum = None if recipe.momentum == "off" else Momentum(model, built, recipe)
+
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        alpha: float | None = None,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Unweighted float32 loss of every objective.
+
+        Args:
+            batch: matching pairs.
+            alpha: weight of soft targets; None is the recipe's.
+            draws: random choices to replay.
+            generator: draws what is not given: on its own device, the CPU for reproducible runs.
+        """
+        draws = draws or Draws()
+        masked = draws.masked
+        if masked is None and any(o.masks for o in self._objectives.values()):
+            masked = draw_masked(batch.text, self.tokens, self.recipe.mlm_probability, generator)
+        teacher = self._teacher(batch, masked)
+        view = Pass(self.model, batch, masked=masked, negatives=draws.negatives)
+        if view.negatives is None and any(o.matches for o in self._objectives.values()):
+            view.negatives = draw_negatives(batch.sample_id, self._similarity(view, teacher), generator)
+        soft = 0.0 if self.recipe.momentum != "distill" else self.recipe.alpha if alpha is None else alpha
+        return {name: o(view, teacher=teacher, alpha=soft) for name, o in self._objectives.items()}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum."""
+        weights = self.recipe.weights or (1.0,) * len(losses)
+        return torch.stack([w * losses[name] for name, w in zip(self.recipe.objectives, weights, strict=True)]).sum()
+
+    def after_step(self) -> None:
+        """Writes the queue and moves the teacher towards the student; call it after the optimiser's step."""
+        if self.momentum is not None:
+            self.momentum.enqueue()
+            if self.recipe.code == "clean":
+                self.momentum.update(self.model, self._objectives)
+
+    def match_logits(self, fused: Fused) -> Tensor:
+        """(B,) matching score of fused pairs, larger is better.
+
+        Raises:
+            Unsupported: without a matching objective.
+        """
+        for objective in self._objectives.values():
+            if isinstance(objective, ITM):
+                return objective.match_logits(fused)
+        raise Unsupported(f"pairs are scored by the matching head, and {self.recipe.objectives} trains none")
+
+    @property
+    def _objectives(self) -> dict[str, Objective]:
+        return dict(self.objectives.items())  # pyright: ignore[reportReturnType]
+
+    def _teacher(self, batch: Batch, masked: Masked | None) -> TeacherView | None:
+        if self.momentum is None or not self.training:
+            return None
+        if self.recipe.code == "official":
+            self.momentum.update(self.model, self._objectives)
+        return self.momentum.view(batch, masked)
+
+    def _similarity(self, view: Pass[Any, Any], teacher: TeacherView | None) -> tuple[Tensor, Tensor] | None:
+        if self.recipe.negatives == "uniform":
+            return None
+        found = (o.similarity(view, teacher) for o in self._objectives.values())
+        return next((similarity for similarity in found if similarity is not None), None)

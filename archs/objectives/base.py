@@ -1,0 +1,114 @@
+"""What every objective is, how one is built by name, and how a training is described (`Recipe`).
+
+Shape letters: B batch, L text tokens, M masked tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from torch import Tensor, nn
+from vlpbench.archs.objectives import table
+from vlpbench.archs.types import Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vlpbench.archs.model import Pass, VLModel
+    from vlpbench.archs.objectives.queue import Queue
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialTokens:
+    """Ids that mean something to an objective."""
+
+    pad: int
+    cls: int
+    sep: int | None
+    mask: int
+    vocab_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train: everything a cell says about it, with the paper's numbers as defaults (ALBEF, section 3.6)."""
+
+    objectives: tuple[str, ...]
+    weights: tuple[float, ...] = ()
+    """Loss weights in the order of ``objectives``; empty means 1 each."""
+    momentum: Literal["off", "queue", "distill"] = "off"
+    negatives: Literal["hard", "uniform"] = "hard"
+    """How matching draws its negatives; ``hard`` needs a contrastive objective to rank them, and is uniform without."""
+    queue_size: int = 65536
+    momentum_rate: float = 0.995
+    alpha: float = 0.4
+    """Weight of soft targets."""
+    mlm_probability: float = 0.15
+    temperature: float = 0.07
+    code: Literal["clean", "official"] = "clean"
+    """``official`` replays the released ALBEF code where ours differs: the teacher is updated at the start of a
+    training forward instead of after the step, and keeps its dropout active."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherView:
+    """The momentum model's view of the batch that the student sees. Nothing in it carries a gradient."""
+
+    view: Pass[Any, Any]
+    heads: Mapping[str, nn.Module]
+    """Momentum copies of objectives' heads, by objective; empty unless targets are softened."""
+    queue: Queue | None
+    """Embeddings of earlier batches; None where no objective is contrastive."""
+
+
+class Objective(nn.Module):
+    """One training loss with its own head. It sees a model only through `Pass`, so it serves all that are capable.
+
+    An objective draws nothing: masked tokens and negatives come with the pass.
+    """
+
+    name: ClassVar[str]
+    """Key in the table of objectives, which says what it needs and whether it can be distilled or queued."""
+    masks: ClassVar[bool] = False
+    """Whether it reads the pass's masked text."""
+    matches: ClassVar[bool] = False
+    """Whether it reads the pass's negatives."""
+
+    def __init__(self, model: VLModel[Any, Any], recipe: Recipe) -> None:
+        """Builds the head that ``model`` and ``recipe`` ask for; the model itself is not kept."""
+        super().__init__()
+
+    def twin(self) -> nn.Module | None:
+        """The head that a momentum teacher needs a copy of to soften this objective's targets."""
+        return None
+
+    def similarity(self, view: Pass[Any, Any], teacher: TeacherView | None) -> tuple[Tensor, Tensor] | None:
+        """Logits (B, B) of image b against the batch's texts, and of text b against its images; None if it has none."""
+        return None
+
+    def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
+        """The scalar float32 loss of one batch.
+
+        Args:
+            view: the model over the batch.
+            teacher: its momentum model over the same batch; None trains without one.
+            alpha: weight of the teacher's soft targets against the hard ones.
+        """
+        raise NotImplementedError
+
+
+def build(name: str, model: VLModel[Any, Any], recipe: Recipe) -> Objective:
+    """The objective of this name in the table, for this model.
+
+    Raises:
+        UnknownName: for an unknown objective, with the nearest.
+        Unsupported: for an objective that the model lacks a capability for.
+    """
+    spec = table.spec(name)
+    missing = spec.needs & ~model.can
+    if missing:
+        raise Unsupported(f"{name} needs {' and '.join(missing.names())}, which {type(model).__name__} lacks")
+    module, _, attribute = spec.target.partition(":")
+    return getattr(importlib.import_module(module), attribute)(model, recipe)

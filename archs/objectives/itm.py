@@ -1,0 +1,85 @@
+"""Image-text matching (ALBEF, section 3.2, equation 4): does this text belong to this image?
+
+Shape letters: B batch, D width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from vlpbench.archs.objectives.base import Objective, Recipe, TeacherView
+from vlpbench.archs.types import Negatives
+
+if TYPE_CHECKING:
+    from vlpbench.archs.model import Pass, VLModel
+    from vlpbench.archs.types import Fused
+
+
+class ITM(Objective):
+    """Two-way classification of B matching pairs, B texts with a wrong image and B images with a wrong text.
+
+    All 3B pairs go through fusion as one batch.
+    """
+
+    name: ClassVar[str] = "itm"
+    matches: ClassVar[bool] = True
+
+    def __init__(self, model: VLModel[Any, Any], recipe: Recipe) -> None:
+        super().__init__(model, recipe)
+        self.head = nn.Linear(model.width, 2)
+
+    def match_logits(self, fused: Fused) -> Tensor:
+        """(B,) score of each pair, larger is a better match: the logit of the class "match", as ALBEF ranks by."""
+        return self.head(fused.pooled)[:, 1].float()
+
+    def logits(self, view: Pass[Any, Any]) -> Tensor:
+        """(3B, 2): matching pairs; text b with its wrong image; image b with its wrong text.
+
+        Raises:
+            ValueError: if the pass was given no negatives.
+        """
+        if view.negatives is None:
+            raise ValueError("matching needs negatives; give the pass `negatives=`")
+        own = torch.arange(view.size, device=view.batch.image.device)
+        image_rows = torch.cat([own, view.negatives.image, own])
+        text_rows = torch.cat([own, own, view.negatives.text])
+        return self.head(view.fuse_pairs(image_rows, text_rows).pooled).float()
+
+    def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
+        """See the class; matching is not distilled."""
+        logits = self.logits(view)
+        label = (torch.arange(len(logits), device=logits.device) < view.size).long()
+        return F.cross_entropy(logits, label)
+
+
+def draw_negatives(
+    sample_id: Tensor, similarity: tuple[Tensor, Tensor] | None = None, generator: torch.Generator | None = None
+) -> Negatives:
+    """One negative image for each text and one negative text for each image, never of the same ``sample_id``.
+
+    ``similarity`` holds image-to-text and text-to-image logits (B, B): negatives are then drawn in proportion to their
+    softmax (ALBEF's hard negatives), else uniformly. A row that shares its ``sample_id`` with the whole batch has no
+    negative and gets row 0.
+
+    The draw is `torch.multinomial`'s for one sample, an exponential race, but over logarithms and without its check of
+    the weights: it cannot underflow at a low temperature and never waits for the device.
+
+    Raises:
+        ValueError: for fewer than two rows.
+    """
+    size = len(sample_id)
+    if size < 2:
+        raise ValueError(f"a batch of {size} has no negatives; matching needs a batch of at least 2")
+    device = sample_id.device
+    source = device if generator is None else generator.device
+    race = torch.empty(2, size, size, device=source).exponential_(generator=generator).log_()
+    score = -race.to(device, non_blocking=True)
+    if similarity is not None:
+        to_text, to_image = similarity
+        score = score + torch.stack([to_image.detach(), to_text.detach()]).float()
+    score = score.masked_fill(sample_id[:, None] == sample_id, -torch.inf)
+    image, text = score.argmax(dim=-1).unbind()
+    return Negatives(image=image, text=text)
