@@ -1,0 +1,142 @@
+"""Pairs, galleries, questions and foils over uint8 pictures that are normalised a batch at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vlpbench.archs.types import Batch, Text
+from vlpbench.benchmarks.data.base import QuestionBatch
+from vlpbench.benchmarks.data.scene_questions import BINDING, KINDS, Asked, answers
+from vlpbench.benchmarks.data.scene_text import FOIL_KINDS, PAD, statement_ids, swap
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def normalise(pictures: np.ndarray) -> Tensor:
+    """uint8 (B, 3, H, W) -> float32 in [-1, 1]: ``(x / 255 - 0.5) / 0.5``."""
+    import torch
+
+    return torch.from_numpy(pictures).to(torch.float32).mul_(2 / 255).sub_(1)
+
+
+def as_text(ids: np.ndarray) -> Text:
+    """(B, L) int64 token ids with their mask."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(ids))
+    return Text(ids=tensor, mask=tensor != PAD)
+
+
+class ScenePairs:
+    """Captioned pictures: row r is caption ``r // images`` of image ``r % images``."""
+
+    def __init__(self, pictures: np.ndarray, statement: np.ndarray, group: np.ndarray) -> None:
+        """Takes (N, 3, H, W) uint8 pictures, (captions * N, 3) statements and the (N,) sibling groups."""
+        self.pictures, self.statement, self.group = pictures, statement, group
+        self.ids = statement_ids(statement)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """``sample_id`` is the image."""
+        import torch
+
+        image = rows % len(self.pictures)
+        return Batch(
+            image=normalise(self.pictures[image]), text=as_text(self.ids[rows]), sample_id=torch.from_numpy(image)
+        )
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """All rows at random, but the same-bag captions of a sibling group in a row, so that a batch holds them all.
+
+        Only against a sibling does it matter which object is red and which is left; among independent scenes two
+        objects already tell the image.
+        """
+        images = len(self.pictures)
+        caption, image = np.divmod(np.arange(len(self)), images)
+        group = self.group[image]
+        unit = np.where(group >= 0, group, len(self.group) + image)
+        number = int(unit.max()) + 1
+        lot = rng.random(number * (int(caption.max()) + 1))
+        return np.argsort(lot[caption * number + unit], kind="stable")
+
+
+class SceneGallery:
+    """One caption an image, true of that image alone."""
+
+    def __init__(self, pictures: np.ndarray, statement: np.ndarray, group: np.ndarray) -> None:
+        """Takes (N, 3, H, W) uint8 pictures, (N, 3) statements and the (N,) sibling groups."""
+        self.pictures, self.statement, self.group = pictures, statement, group
+        self.ids = statement_ids(statement)
+        self.owner = np.arange(len(statement))
+        self.images, self.texts = len(pictures), len(statement)
+
+    def image_batch(self, rows: np.ndarray) -> Tensor:
+        """(K, 3, H, W) float32."""
+        return normalise(self.pictures[rows])
+
+    def text_batch(self, rows: np.ndarray) -> Text:
+        """The captions of these rows."""
+        return as_text(self.ids[rows])
+
+
+class SceneQuestions:
+    """Questions with closed answers."""
+
+    kinds = KINDS
+    binding = BINDING
+
+    def __init__(self, pictures: np.ndarray, asked: Asked, objects: int) -> None:
+        """Takes (N, 3, H, W) uint8 pictures, questions about them and the most objects that a scene may have."""
+        self.pictures, self.asked = pictures, asked
+        self.answers = answers(objects)
+        self.kind = asked.kind
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def batch(self, rows: np.ndarray) -> QuestionBatch:
+        """``sample_id`` is the row."""
+        import torch
+
+        return QuestionBatch(
+            image=normalise(self.pictures[self.asked.scene[rows]]),
+            question=as_text(self.asked.ids[rows]),
+            answer=torch.from_numpy(self.asked.answer[rows]),
+            sample_id=torch.from_numpy(np.asarray(rows, np.int64)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoilBatch:
+    """Pictures, a true statement of each, and false ones that differ from it by one swap."""
+
+    image: Tensor
+    """(B, 3, H, W)."""
+    true: Text
+    false: dict[str, Text]
+    """By kind of swap."""
+
+
+class SceneFoils:
+    """The swap test: which of two statements of nearly the same words is true of the picture?"""
+
+    kinds = FOIL_KINDS
+
+    def __init__(self, pictures: np.ndarray, statement: np.ndarray) -> None:
+        """Takes (N, 3, H, W) uint8 pictures and (N, 3) true statements."""
+        self.pictures, self.statement = pictures, statement
+        self.true_ids = statement_ids(statement)
+        self.false_ids = {kind: statement_ids(swap(statement, kind)) for kind in FOIL_KINDS}
+
+    def __len__(self) -> int:
+        return len(self.statement)
+
+    def batch(self, rows: np.ndarray) -> FoilBatch:
+        """The pictures and statements of these rows."""
+        false = {kind: as_text(ids[rows]) for kind, ids in self.false_ids.items()}
+        return FoilBatch(image=normalise(self.pictures[rows]), true=as_text(self.true_ids[rows]), false=false)

@@ -1,0 +1,255 @@
+"""The embedded data set `scenes`: generated, seeded, hashed, nothing to download.
+
+Small pictures of coloured shapes with captions, questions, retrieval galleries and foils. The training set depends on
+the seed and on the rate of caption noise; everything that is evaluated on is the same for all seeds and rates, and no
+scene of it, as kinds in cells, occurs in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from vlpbench.archs.registry import nearest
+from vlpbench.benchmarks.data import scene_text
+from vlpbench.benchmarks.data.base import DataError, Geometry
+from vlpbench.benchmarks.data.render import render
+from vlpbench.benchmarks.data.scene_galleries import Drawn, draw_gallery
+from vlpbench.benchmarks.data.scene_questions import Asked, ask
+from vlpbench.benchmarks.data.scene_sets import SceneFoils, SceneGallery, ScenePairs, SceneQuestions
+from vlpbench.benchmarks.data.scene_table import (
+    HELD_PAIRS,
+    Layout,
+    SceneTable,
+    gather,
+    join,
+    sample,
+    sample_siblings,
+    stream,
+)
+
+GALLERIES = {
+    "test": "one caption an image, true of that image alone; a quarter of the images have same-bag siblings",
+    "val": "as test, to choose learning rates on",
+    "large": "twice the images of test, which are among them",
+    "hard": "groups of four images described by the same bag of words",
+    "comp": "every caption names a colour-shape pair that no training image shows",
+}
+PROBE_IMAGES = 256
+"""Training images whose content goes into the hash."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig:
+    """What is generated."""
+
+    layout: Layout = field(default_factory=Layout)
+    train_images: int = 20_000
+    captions: int = 2
+    """Fixed captions of a training image."""
+    train_questions: int = 40_000
+    siblings: float = 0.25
+    """Share of the images of training, of `val`, `test` and `large` galleries that have same-bag siblings."""
+    scenes: int = 1_500
+    """Scenes that the ``test`` questions are about, and as many for ``comp``; ``val`` has a third as many."""
+    questions: int = 3_000
+    """``test`` questions; ``val`` and ``comp`` have a third as many."""
+    gallery: int = 200
+    """Images of a gallery; ``large`` has twice as many."""
+    foils: int = 800
+    noise: float = 0.0
+    """Share of training captions that are corrupted."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("noise", "siblings"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
+        for name in ("train_images", "captions", "train_questions", "scenes", "questions", "gallery", "foils"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.gallery % 4:
+            raise ValueError(f"gallery must be a multiple of 4, the size of a sibling group, not {self.gallery}")
+
+
+CONFIGS: dict[str, ScenesConfig] = {
+    "tiny": ScenesConfig(train_images=1_000, train_questions=2_000, scenes=300, questions=300, gallery=40, foils=80),
+    "small": ScenesConfig(),
+    "medium": ScenesConfig(layout=Layout(image=64, grid=3, objects=4)),
+    "large": ScenesConfig(layout=Layout(image=128, grid=4, objects=5), train_images=10_000, train_questions=20_000),
+}
+"""By the size of the models that they are made for."""
+
+
+class Scenes:
+    """The data source `scenes`. Parts are generated when they are first asked for, and kept."""
+
+    def __init__(self, config: ScenesConfig, *, name: str = "scenes") -> None:
+        self.name, self.config = name, config
+        self.geometry = Geometry(
+            image=(config.layout.image, config.layout.image),
+            text_len=scene_text.TEXT_LEN,
+            vocab_size=len(scene_text.WORDS),
+            pad=scene_text.PAD,
+            cls=scene_text.CLS,
+            sep=scene_text.SEP,
+            mask=scene_text.MASK,
+        )
+        self._pictures: dict[str, np.ndarray] = {}
+
+    # Symbols: what is shown, said and asked.
+
+    def scenes(self, split: str) -> SceneTable:
+        """What the pictures of ``train``, ``val``, ``test`` or ``comp`` show: kinds, cells and boxes of the objects.
+
+        Raises:
+            DataError: for an unknown split.
+        """
+        if split == "train":
+            return self._train
+        return _named("split", split, self._tables)
+
+    def drawn(self, gallery: str) -> Drawn:
+        """What the pictures of a gallery show, and the statements about them."""
+        return _named("gallery", gallery, self._drawn)
+
+    def asked(self, split: str) -> Asked:
+        """The questions of a split as arrays."""
+        scenes, config = self.scenes(split), self.config
+        if split == "train":
+            return ask(stream("questions", split, config.seed), scenes, config.train_questions)
+        count = config.questions if split == "test" else -(-config.questions // 3)
+        rng = stream("questions", split)
+        if split != "comp":
+            return ask(rng, scenes, count)
+        return ask(rng, scenes, count, focus=HELD_PAIRS[scenes.pair] & scenes.present, foil_pairs=HELD_PAIRS)
+
+    @cached_property
+    def _tables(self) -> dict[str, SceneTable]:
+        layout, count = self.config.layout, self.config.scenes
+        held = sample(stream("scenes", "comp"), layout, count - count // 2, fewest=2, held=True)
+        # Half of `comp` shows no held-out pair: there it can be asked for in vain, so that no pair says yes or no.
+        plain = sample(stream("scenes", "comp", "plain"), layout, count // 2, fewest=2)
+        return {
+            "val": sample(stream("scenes", "val"), layout, -(-count // 3), fewest=2),
+            "test": sample(stream("scenes", "test"), layout, count, fewest=2),
+            "comp": join([held, plain]),
+        }
+
+    @cached_property
+    def _drawn(self) -> dict[str, Drawn]:
+        layout, count, share = self.config.layout, self.config.gallery, self.config.siblings
+        large = draw_gallery(stream("gallery", "large"), layout, 2 * count, siblings=share)
+        return {
+            "test": large.first(count),
+            "val": draw_gallery(stream("gallery", "val"), layout, count, siblings=share),
+            "large": large,
+            "hard": draw_gallery(stream("gallery", "hard"), layout, count, siblings=1),
+            "comp": draw_gallery(stream("gallery", "comp"), layout, count, siblings=0, held=True),
+        }
+
+    @cached_property
+    def _foils(self) -> Drawn:
+        count = self.config.foils
+        scenes = sample(stream("scenes", "foils"), self.config.layout, 4 * count + 64, fewest=2)
+        statement = scene_text.describe(stream("captions", "foils"), scenes, 1)[:, 0]
+        rows = np.flatnonzero(scene_text.has_foils(scenes, statement))[:count]
+        return Drawn(scenes=scenes.rows(rows), statement=statement[rows])
+
+    @cached_property
+    def _train(self) -> SceneTable:
+        config = self.config
+        drawn = (*self._drawn.values(), self._foils)
+        tables = [*self._tables.values(), *(gallery.scenes for gallery in drawn)]
+        evaluated = np.unique(np.concatenate([table.key for table in tables]))
+        rng = stream("scenes", "train", config.seed)
+
+        def unseen(table: SceneTable) -> np.ndarray:
+            seen = np.isin(table.key, evaluated)
+            groups = np.zeros(int(table.group.max(initial=-1)) + 1, bool)
+            groups[table.group[seen & (table.group >= 0)]] = True
+            return ~(seen | ((table.group >= 0) & groups[table.group] if len(groups) else seen))
+
+        together = round(config.siblings * config.train_images / 4) * 4
+        alone = config.train_images - together
+        parts = [gather(alone, lambda count: sample(rng, config.layout, count, fewest=1), unseen)]
+        if together:
+            parts.append(gather(together, lambda count: sample_siblings(rng, config.layout, count), unseen))
+        return join(parts)
+
+    # Views: what models read.
+
+    def pairs(self, split: str) -> ScenePairs:
+        """Captioned pictures."""
+        scenes, config = self.scenes(split), self.config
+        train = split == "train"
+        captions, seed = (config.captions, config.seed) if train else (1, 0)
+        statement = scene_text.describe(stream("captions", split, seed), scenes, captions)
+        statement = statement.transpose(1, 0, 2).reshape(-1, 3)
+        if train and config.noise:
+            shown = scenes.rows(np.arange(len(statement)) % len(scenes))
+            statement = scene_text.corrupt(stream("noise", seed), shown, statement, config.noise)
+        return ScenePairs(self._show(split, scenes), statement, scenes.group)
+
+    def gallery(self, name: str = "test") -> SceneGallery:
+        """A retrieval gallery; `galleries` says what there is."""
+        drawn = self.drawn(name)
+        return SceneGallery(self._show(f"gallery {name}", drawn.scenes), drawn.statement, drawn.scenes.group)
+
+    def galleries(self) -> Mapping[str, str]:
+        """Name -> what it holds."""
+        return GALLERIES
+
+    def questions(self, split: str) -> SceneQuestions:
+        """Questions with closed answers; ``comp`` asks about colour-shape pairs that were held out of training."""
+        pictures = self._show(split, self.scenes(split))
+        return SceneQuestions(pictures, self.asked(split), self.config.layout.objects)
+
+    def foils(self) -> SceneFoils:
+        """The swap test: a true and, by kind of swap, a false statement about each picture."""
+        return SceneFoils(self._show("foils", self._foils.scenes), self._foils.statement)
+
+    def _show(self, split: str, scenes: SceneTable) -> np.ndarray:
+        if split not in self._pictures:
+            seed = self.config.seed if split == "train" else 0
+            pictures = render(scenes, stream("pictures", split, seed))
+            pictures.setflags(write=False)
+            self._pictures[split] = pictures
+        return self._pictures[split]
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over all that is evaluated on, the configuration, and a sample of how training sets are drawn.
+
+        Seed and noise are left out: they are named by a record's cell, and accuracies over seeds are to be compared.
+        """
+        config = replace(self.config, seed=0, noise=0.0)
+        digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+        for name in GALLERIES:
+            gallery = self.gallery(name)
+            _feed(digest.update, gallery.pictures, gallery.ids)
+        for split in ("val", "test", "comp"):
+            questions = self.questions(split)
+            _feed(digest.update, questions.pictures, questions.asked.scene, questions.asked.ids, questions.asked.answer)
+        foils = self.foils()
+        _feed(digest.update, foils.pictures, foils.true_ids, *foils.false_ids.values())
+        probe = Scenes(replace(config, noise=0.5, train_images=PROBE_IMAGES, train_questions=PROBE_IMAGES))
+        pairs, asked = probe.pairs("train"), probe.asked("train")
+        _feed(digest.update, pairs.pictures, pairs.ids, asked.scene, asked.ids, asked.answer)
+        return digest.hexdigest()
+
+
+def _named(what: str, name: str, known: Mapping[str, object]):
+    if name not in known:
+        raise DataError(nearest(f"{what} of scenes", name, list(known)))
+    return known[name]
+
+
+def _feed(update: Callable[[bytes], object], *arrays: np.ndarray) -> None:
+    for array in arrays:
+        update(f"{array.shape}{array.dtype.str}".encode())
+        update(np.ascontiguousarray(array).tobytes())
