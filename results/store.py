@@ -87,7 +87,7 @@ class Store:
 
     def rounds(self, env_id: str | None = None, code: str | None = None) -> list[Round]:
         """Rounds that no record has taken in yet, of this environment and this code where they are named."""
-        taken = {part["id"] for record in self.history() for part in record.detail.get("rounds", ())}
+        taken = {part["id"] for record in self.history() for part in record.detail.get("visits", ())}
         return [
             r
             for r in _read(self.folder / ROUNDS, Round)[0]

@@ -158,7 +158,7 @@ def test_rounds_wait_until_a_record_takes_them_in(tmp_path):
     assert [r.id for r in store.rounds(ENV.id, "c0de")] == ["0-0", "0-1", "1-0"]
     assert store.rounds(OTHER.id) == []
     with store.writing():
-        store.append(record(0, detail={"rounds": [{"id": "0-0"}, {"id": "0-1"}]}))
+        store.append(record(0, detail={"visits": [{"id": "0-0"}, {"id": "0-1"}]}))
     assert [r.id for r in store.rounds()] == ["1-0", "2-0"]
     assert (tmp_path / "rounds.jsonl").read_text().count("\n") == 2
 
@@ -166,7 +166,7 @@ def test_rounds_wait_until_a_record_takes_them_in(tmp_path):
 def test_the_file_of_rounds_goes_when_all_are_taken_in(tmp_path):
     store = Store(tmp_path)
     store.append_round(part())
-    store.append(record(0, detail={"rounds": [{"id": "0-0"}]}))
+    store.append(record(0, detail={"visits": [{"id": "0-0"}]}))
     assert not (tmp_path / "rounds.jsonl").exists()
     assert len(store.history()) == 1
 
