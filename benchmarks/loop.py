@@ -1,0 +1,236 @@
+"""The one training loop: for pre-training and for fine-tuning, resumable to the same bits on a CPU.
+
+Nothing random outlives a step: the order of the data follows from (seed, epoch) and every draw of a step from
+(seed, step). So a state is the weights, the optimiser and the number of steps done.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+
+    from vlpbench.benchmarks.checkpoint import StateFile
+    from vlpbench.benchmarks.schedule import TrainConfig
+
+    Progress = Callable[[int, int, dict[str, float]], None]
+    """Called with steps done, steps in all, and mean losses since the last call."""
+
+WINDOW = 25
+"""Steps between two looks at the losses: each look waits for the device."""
+EXPLODED = 10.0
+"""A mean loss this many times that of the first window has diverged."""
+
+
+class Diverged(RuntimeError):
+    """The loss is not finite or has exploded: the weights are worth nothing."""
+
+
+class Task(Protocol):
+    """What is trained, and on what."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything whose parameters and buffers make up the state."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Training samples."""
+        ...
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """All rows once, in the order of an epoch."""
+        ...
+
+    def losses(self, rows: np.ndarray, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Scalar losses of a batch by name, unweighted."""
+        ...
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The scalar that is minimised."""
+        ...
+
+    def after_step(self) -> None:
+        """Called once the optimiser has moved the weights."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Curve:
+    """Learning curve: one entry for each `WINDOW` of steps."""
+
+    step: list[int] = field(default_factory=list)
+    """Steps done at the end of the window."""
+    loss: dict[str, list[float]] = field(default_factory=dict)
+    """Mean over the window of each loss, unweighted, and of their weighted ``total``."""
+    cpu_seconds: list[float] = field(default_factory=list)
+    """Processor time of the process since the first step, over all threads and resumptions."""
+    wall_seconds: list[float] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a record's detail."""
+        return asdict(self)
+
+
+class _Meter:
+    """Sums losses on the device and looks at them once a window."""
+
+    def __init__(self, curve: Curve, state: Mapping[str, Any] | None) -> None:
+        self.curve = curve
+        self.sums: dict[str, Tensor] = dict(state["sums"]) if state else {}
+        self.count: int = state["count"] if state else 0
+        self._before = (curve.cpu_seconds[-1:] or [0.0])[0], (curve.wall_seconds[-1:] or [0.0])[0]
+        self._start = time.process_time(), time.perf_counter()
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        for name, loss in losses.items():
+            self.sums[name] = self.sums[name].to(loss.device) + loss if name in self.sums else loss
+        self.count += 1
+
+    def look(self, step: int, lr: float) -> dict[str, float]:
+        """Closes the window.
+
+        Raises:
+            Diverged: naming the losses and what to do.
+        """
+        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        curve = self.curve
+        first = curve.loss.get("total", [means["total"]])[0]
+        if not all(map(isfinite, means.values())) or means["total"] > EXPLODED * max(first, 1.0):
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+            raise Diverged(
+                f"training diverged before step {step}: {shown}; it began at {first:.4g}. Lower lr ({lr:.3g})."
+            )
+        curve.step.append(step)
+        for name, value in means.items():
+            curve.loss.setdefault(name, []).append(value)
+        curve.cpu_seconds.append(self._before[0] + time.process_time() - self._start[0])
+        curve.wall_seconds.append(self._before[1] + time.perf_counter() - self._start[1])
+        return means
+
+
+class _Rows:
+    """The batches of an endless run of epochs; the rows that do not fill a last batch are left out of their epoch."""
+
+    def __init__(self, task: Task, config: TrainConfig) -> None:
+        if task.rows < config.batch:
+            raise ValueError(f"a batch of {config.batch} cannot be filled from {task.rows} rows; use a smaller batch")
+        self._task, self._config = task, config
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def at(self, step: int) -> np.ndarray:
+        batch = self._config.batch
+        epoch, place = divmod(step, self._task.rows // batch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._task.order(np.random.default_rng([self._config.seed, epoch]))
+        return self._order[place * batch : (place + 1) * batch]
+
+
+def fit(
+    task: Task,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    checkpoint: StateFile | None = None,
+    progress: Progress | None = None,
+) -> Curve:
+    """Trains ``task.module`` in place, from the checkpoint's step on where it holds one.
+
+    Args:
+        task: its module is on ``device`` and in training mode.
+        config: steps, rates and seed.
+        device: where the module is.
+        autocast: entered anew for the forward of every step.
+        checkpoint: saved when due; it is left for the caller to remove.
+        progress: called once a window.
+
+    Raises:
+        Diverged: for a loss that is not finite or has exploded, at most `WINDOW` steps later.
+        ValueError: for fewer rows than a batch.
+    """
+    run = _Run(task, config, device, checkpoint)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for step in range(run.done, config.steps):
+            losses = run.step(step, autocast)
+            run.meter.add(losses)
+            if (step + 1) % WINDOW == 0 or step + 1 == config.steps:
+                means = run.meter.look(step + 1, config.lr_at(step))
+                if progress:
+                    progress(step + 1, config.steps, means)
+            if checkpoint and checkpoint.due() and step + 1 < config.steps:
+                checkpoint.save(run.state(step + 1))
+    return run.meter.curve
+
+
+class _Run:
+    """The state of a training, and one step of it."""
+
+    def __init__(self, task: Task, config: TrainConfig, device: torch.device, checkpoint: StateFile | None) -> None:
+        self.task, self.config = task, config
+        self.rows = _Rows(task, config)
+        self.parameters = [p for p in task.module.parameters() if p.requires_grad]
+        self.optimizer = adamw(task.module, config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.dtype == "fp16")
+        self.generator = torch.Generator()
+        self.done = 0
+        state = checkpoint.load() if checkpoint else None
+        if state:
+            task.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.done = state["step"]
+        self.meter = _Meter(Curve(**state["curve"]) if state else Curve(), state["meter"] if state else None)
+
+    def step(self, step: int, autocast: Callable[[], AbstractContextManager[Any]]) -> dict[str, Tensor]:
+        """Forward, backward, clip, optimise; the detached losses and their ``total``."""
+        self.generator.manual_seed(_seed(self.config.seed, step, 0))
+        torch.manual_seed(_seed(self.config.seed, step, 1))  # dropout
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr_at(step)
+        with autocast():
+            losses = self.task.losses(self.rows.at(step), step, self.generator)
+            total = self.task.total(losses)
+        self.scaler.scale(total).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, self.config.clip, foreach=True)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.task.after_step()
+        return {name: loss.detach().float() for name, loss in {**losses, "total": total}.items()}
+
+    def state(self, done: int) -> dict[str, Any]:
+        """For a checkpoint after ``done`` steps."""
+        return {
+            "module": self.task.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "meter": {"sums": self.meter.sums, "count": self.meter.count},
+            "curve": self.meter.curve.as_dict(),
+            "step": done,
+        }
+
+
+def adamw(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices and kernels only: not biases, gains and temperatures."""
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in trained if p.ndim > 1 and not name.endswith("bias")]
+    kept = [p for name, p in trained if p.ndim <= 1 or name.endswith("bias")]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def _seed(*path: int) -> int:
+    return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0])

@@ -1,0 +1,206 @@
+"""Pre-training of a cell: found in the cache, resumed, or done. Importing this module imports no torch.
+
+Cells that differ only in what is measured afterwards share one pre-training; `pretrain_key` says which do, from the
+cell and the source code alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cache as once
+from typing import TYPE_CHECKING, Any
+
+from vlpbench.benchmarks import schedule
+from vlpbench.benchmarks.env import package_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+    from torch import Tensor
+    from vlpbench.archs.learner import Learner
+    from vlpbench.archs.types import Batch, Text
+    from vlpbench.benchmarks.checkpoint import StateFile
+    from vlpbench.benchmarks.data.base import Pairs, Source
+    from vlpbench.benchmarks.loop import Curve, Progress
+    from vlpbench.benchmarks.schedule import TrainConfig
+    from vlpbench.benchmarks.subject import Subject
+    from vlpbench.results.record import Cell
+
+AFTERWARDS = ("measure", "scorer", "k", "finetune")
+"""Fields of a cell that pre-training does not read."""
+CODE = (
+    ("vlpbench.archs", "**/*.py"),
+    ("vlpbench.benchmarks.data", "**/*.py"),
+    ("vlpbench.benchmarks", "loop.py"),
+    ("vlpbench.benchmarks", "schedule.py"),
+    ("vlpbench.benchmarks", "subject.py"),
+    ("vlpbench.benchmarks", "train.py"),
+)
+"""Sources that determine the weights of a training."""
+
+
+@dataclass(kw_only=True)
+class Pretrained:
+    """A finished pre-training."""
+
+    learner: Learner
+    """On the subject's device, in evaluation mode."""
+    curve: Curve
+    config: TrainConfig
+    key: str
+    cached: bool
+    """Whether it was found finished."""
+
+    def detail(self) -> dict[str, Any]:
+        """For a record."""
+        return {
+            "key": self.key,
+            "cached": self.cached,
+            "steps": self.config.steps,
+            "batch": self.config.batch,
+            "lr": self.config.lr,
+            "curve": self.curve.as_dict(),
+        }
+
+
+def pretrain_key(cell: Cell) -> str:
+    """16 hex digits, equal for cells that share a pre-training: the hash of the fields that it reads and of the code.
+
+    The content of data that is read from files is not in it; a cached file is checked against it when it is opened.
+    """
+    fields = cell.model_dump(mode="json", exclude=set(AFTERWARDS))
+    return hashlib.sha256(json.dumps([fields, _code_hash()], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progress | None = None) -> Pretrained:
+    """Trains the subject's model as its cell says, or takes the weights that an equal training left in ``cache``.
+
+    A training that was killed goes on from its last checkpoint, on a CPU to the same bits. Only one process trains a
+    key at a time; others wait for its result. The subject's settings are the caller's to enter.
+
+    Args:
+        subject: built for the cell; its model is trained in place.
+        source: opened as the cell says.
+        cache: folder of finished weights and of checkpoints.
+        progress: called with steps done, steps in all and mean losses.
+
+    Raises:
+        Diverged: for a loss that is not finite or has exploded.
+        Unsupported: for objectives that the architecture cannot train.
+        ValueError: for a cell that names no budget, or a batch that cannot be filled.
+    """
+    from vlpbench.benchmarks.checkpoint import locked
+    from vlpbench.benchmarks.loop import Curve
+
+    cell = subject.cell
+    config = schedule.pretraining(cell)
+    key = pretrain_key(cell)
+    learner = subject.learner()
+    with locked(cache / f"{key}.lock"):
+        finished = state_file(cache, key, source, "weights")
+        state = finished.load()
+        if state is not None:
+            learner.load_state_dict(state["learner"])
+            curve = Curve(**state["curve"])
+        else:
+            curve = _train(subject, learner, source, config, state_file(cache, key, source, "checkpoint"), progress)
+            finished.save({"learner": learner.state_dict(), "curve": curve.as_dict()})
+            state_file(cache, key, source, "checkpoint").remove()
+    return Pretrained(learner=learner.eval(), curve=curve, config=config, key=key, cached=state is not None)
+
+
+def state_file(cache: Path, key: str, source: Source, kind: str) -> StateFile:
+    """The file of a training in a cache folder; it is only used with the data it was made from."""
+    from vlpbench.benchmarks.checkpoint import StateFile
+
+    return StateFile(path=cache / f"{key}.{kind}", key=f"{key} {source.hash}")
+
+
+@dataclass(kw_only=True)
+class Pretraining:
+    """Objectives over image-text pairs, a `vlpbench.benchmarks.loop.Task`."""
+
+    module: Learner
+    pairs: Pairs
+    device: torch.device
+    config: TrainConfig
+
+    @property
+    def rows(self) -> int:
+        """Pairs."""
+        return len(self.pairs)
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """The pairs' own."""
+        return self.pairs.order(rng)
+
+    def losses(self, rows: np.ndarray, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """One loss for each objective. Masks are drawn before the batch is moved, so no step waits for a device."""
+        from vlpbench.archs.learner import Draws, draw_masked
+
+        learner, recipe = self.module, self.module.recipe
+        batch = self.pairs.batch(rows)
+        masked = None
+        if any(objective.masks for objective in learner.objectives.values()):
+            masked = draw_masked(batch.text, learner.tokens, recipe.mlm_probability, generator)
+            masked = replace(
+                masked,
+                text=text_to(masked.text, self.device),
+                position=masked.position.to(self.device),
+                label=masked.label.to(self.device),
+            )
+        epoch = self.rows // self.config.batch
+        alpha = schedule.alpha_at(step, recipe.alpha, epoch=epoch, steps=self.config.steps)
+        return learner(batch_to(batch, self.device), alpha=alpha, draws=Draws(masked=masked), generator=generator)
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Weighted as the recipe says."""
+        return self.module.total(losses)
+
+    def after_step(self) -> None:
+        """Moves teacher and queue."""
+        self.module.after_step()
+
+
+def text_to(text: Text, device: torch.device) -> Text:
+    """The text on a device."""
+    return replace(text, ids=text.ids.to(device), mask=text.mask.to(device))
+
+
+def batch_to(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device."""
+    return replace(
+        batch,
+        image=batch.image.to(device),
+        text=text_to(batch.text, device),
+        sample_id=batch.sample_id.to(device),
+    )
+
+
+def _train(
+    subject: Subject,
+    learner: Learner,
+    source: Source,
+    config: TrainConfig,
+    checkpoint: StateFile,
+    progress: Progress | None,
+) -> Curve:
+    from vlpbench.benchmarks.loop import fit
+
+    task = Pretraining(module=learner.train(), pairs=source.pairs("train"), device=subject.device, config=config)
+    return fit(task, config, device=subject.device, autocast=subject.autocast, checkpoint=checkpoint, progress=progress)
+
+
+@once
+def _code_hash() -> str:
+    digest = hashlib.sha256()
+    for package, pattern in CODE:
+        folder = package_folder(package)
+        for path in sorted(folder.glob(pattern)):
+            digest.update(f"{package}/{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
