@@ -105,8 +105,11 @@ class Source(Protocol):
 
     name: str
     geometry: Geometry
-    hash: str
-    """SHA-256 over the content: two accuracy records are comparable only where it agrees."""
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the content: two accuracy records are comparable only where it agrees."""
+        ...
 
     def pairs(self, split: str) -> Pairs:
         """Raises `DataError` for an unknown or empty split."""

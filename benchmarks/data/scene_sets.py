@@ -87,14 +87,13 @@ class SceneGallery:
 class SceneQuestions:
     """Questions with closed answers."""
 
-    kinds = KINDS
-    binding = BINDING
-
     def __init__(self, pictures: np.ndarray, asked: Asked, objects: int) -> None:
         """Takes (N, 3, H, W) uint8 pictures, questions about them and the most objects that a scene may have."""
         self.pictures, self.asked = pictures, asked
         self.answers = answers(objects)
+        self.kinds: tuple[str, ...] = KINDS
         self.kind = asked.kind
+        self.binding = BINDING
 
     def __len__(self) -> int:
         return len(self.asked)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from vlpbench.archs.registry import nearest
@@ -31,6 +32,8 @@ from vlpbench.benchmarks.data.scene_table import (
     sample_siblings,
     stream,
 )
+
+T = TypeVar("T")
 
 GALLERIES = {
     "test": "one caption an image, true of that image alone; a quarter of the images have same-bag siblings",
@@ -221,12 +224,16 @@ class Scenes:
             self._pictures[split] = pictures
         return self._pictures[split]
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """SHA-256 over all that is evaluated on, the configuration, and a sample of how training sets are drawn.
 
         Seed and noise are left out: they are named by a record's cell, and accuracies over seeds are to be compared.
         """
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         config = replace(self.config, seed=0, noise=0.0)
         digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
         for name in GALLERIES:
@@ -243,7 +250,7 @@ class Scenes:
         return digest.hexdigest()
 
 
-def _named(what: str, name: str, known: Mapping[str, object]):
+def _named(what: str, name: str, known: Mapping[str, T]) -> T:
     if name not in known:
         raise DataError(nearest(f"{what} of scenes", name, list(known)))
     return known[name]
