@@ -12,6 +12,8 @@ from vlpbench.archs.objectives.base import Objective, Recipe, SpecialTokens, Tea
 from vlpbench.archs.objectives.itm import ITM, draw_negatives
 from vlpbench.archs.objectives.mlm import draw_masked
 from vlpbench.archs.objectives.momentum import Momentum
+from vlpbench.archs.objectives.queue import Queue
+from vlpbench.archs.objectives.table import spec
 from vlpbench.archs.types import Unsupported
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class Learner(nn.Module):
         with next(model.parameters()).device:
             built: dict[str, Objective] = {name: build(name, model, recipe) for name in recipe.objectives}
             self.objectives = nn.ModuleDict(built)
-            self.momentum = None if recipe.momentum == "off" else Momentum(model, built, recipe)
+            self.momentum = None if recipe.momentum == "off" else self._momentum()
 
     def forward(
         self,
@@ -93,7 +95,7 @@ class Learner(nn.Module):
         if self.momentum is not None:
             self.momentum.enqueue()
             if self.recipe.code == "clean":
-                self.momentum.update(self.model, self._objectives)
+                self.momentum.update(self.student())
 
     def match_logits(self, fused: Fused) -> Tensor:
         """(B,) matching score of fused pairs, larger is better.
@@ -110,12 +112,32 @@ class Learner(nn.Module):
     def _objectives(self) -> dict[str, Objective]:
         return dict(self.objectives.items())  # pyright: ignore[reportReturnType]
 
+    def student(self) -> nn.Module:
+        """What has a momentum copy: ``model``, and ``heads`` of objectives whose targets are softened."""
+        twins = {name: twin for name, o in self._objectives.items() if (twin := o.twin()) is not None}
+        heads = nn.ModuleDict(twins if self.recipe.momentum == "distill" else {})
+        return nn.ModuleDict({"model": self.model, "heads": heads})
+
+    def _momentum(self) -> Momentum:
+        queued = any(spec(name).queued for name in self.recipe.objectives)
+        return Momentum(
+            self.student(),
+            rate=self.recipe.momentum_rate,
+            queue=Queue(self.recipe.queue_size, self.model.embed_dim) if queued else None,
+            dropout=self.recipe.code == "official",
+        )
+
     def _teacher(self, batch: Batch, masked: Masked | None) -> TeacherView | None:
-        if self.momentum is None or not self.training:
+        momentum = self.momentum
+        if momentum is None or not self.training:
             return None
         if self.recipe.code == "official":
-            self.momentum.update(self.model, self._objectives)
-        return self.momentum.view(batch, masked)
+            momentum.update(self.student())
+        twin: Any = momentum.twin
+        view = Pass(twin["model"], batch, masked=masked)
+        if momentum.queue is not None:
+            momentum.await_step(view.image_embed, view.text_embed, batch.sample_id)
+        return TeacherView(view=view, heads=dict(twin["heads"].items()), queue=momentum.queue)
 
     def _similarity(self, view: Pass[Any, Any], teacher: TeacherView | None) -> tuple[Tensor, Tensor] | None:
         if self.recipe.negatives == "uniform":
