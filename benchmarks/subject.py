@@ -9,12 +9,13 @@ import importlib
 import itertools
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 from vlpbench.archs import registry
-from vlpbench.archs.types import Batch, Can, Text, Unsupported
+from vlpbench.archs.types import Batch, Can, Masked, Negatives, Text, Unsupported
 from vlpbench.benchmarks import schedule
 from vlpbench.benchmarks.init import tiled_init
 from vlpbench.benchmarks.measures import base as measures
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import Tensor
-    from vlpbench.archs.learner import Learner, Recipe, SpecialTokens
+    from vlpbench.archs.learner import Draws, Learner, Recipe, SpecialTokens
     from vlpbench.archs.model import VLModel
     from vlpbench.archs.registry import ArchSpec
     from vlpbench.benchmarks.data.base import Geometry
@@ -47,9 +48,9 @@ class Subject:
     """Resident bytes of the process after the model's code was imported and before its weights were allocated."""
 
     def __post_init__(self) -> None:
-        self._batches: Iterator[Batch] | None = None
+        self.compiled = self.cell.compile and self.device.type != "meta"
         self._forward: Callable[[Batch], tuple[Tensor, ...]] = self._infer
-        if self.cell.compile:
+        if self.compiled:
             self._forward = torch.compile(self._infer)
 
     @classmethod
@@ -85,15 +86,17 @@ class Subject:
             baseline=baseline,
         )
 
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """Several random batches of the cell's size, on the device, every text of full length."""
+        height, width = self.model.image_size
+        count = max(2, min(4, ROTATED_BYTES // (self.cell.batch * 3 * height * width * 4)))
+        generator = torch.Generator().manual_seed(self.cell.seed)
+        return [self._draw(number, generator) for number in range(count)]
+
     def batch(self) -> Batch:
-        """The next of several random batches, on the device; they rotate, so no cache holds the last call's input."""
-        if self._batches is None:
-            height, width = self.model.image_size
-            size = self.cell.batch * 3 * height * width * 4
-            count = max(2, min(4, ROTATED_BYTES // size))
-            generator = torch.Generator().manual_seed(self.cell.seed)
-            self._batches = itertools.cycle([self._draw(number, generator) for number in range(count)])
-        return next(self._batches)
+        """The next of `batches`, round and round, so that no cache holds the last call's input."""
+        return next(self._rotation)
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """The inference of matching pairs, in the cell's type: encode, embed where it can, fuse where it can.
@@ -117,9 +120,38 @@ class Subject:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), self.device:
             torch.manual_seed(self.cell.seed)
             learner = Learner(self.model, recipe_of(self.cell), self.tokens).train()
-        if self.cell.compile:
+        if self.compiled:
             compile_verbs(learner)
         return learner
+
+    def draws(self, learner: Learner, batch: Batch) -> Draws:
+        """The masked tokens of a training step, which a data loader would draw beside the step; the rest stays open.
+
+        On meta there is no token to look at: as many are masked as are expected to be, and negatives are given too, so
+        that a batch of one can be counted.
+        """
+        from vlpbench.archs.learner import Draws, draw_masked
+
+        recipe, text = learner.recipe, batch.text
+        if self.device.type == "meta":
+            rows, length = text.ids.shape
+            expected = round(recipe.mlm_probability * rows * (length - 1))
+            position = torch.empty(max(1, expected), dtype=torch.long, device="meta")
+            row = torch.empty(rows, dtype=torch.long, device="meta")
+            masked = Masked(text=text, position=position, label=position)
+            return Draws(masked=masked, negatives=Negatives(image=row, text=row))
+        if not any(o.masks for o in learner.objectives.values()):
+            return Draws()
+        on_cpu = Text(ids=text.ids.cpu(), mask=text.mask.cpu())
+        generator = torch.Generator().manual_seed(self.cell.seed)
+        masked = draw_masked(on_cpu, self.tokens, recipe.mlm_probability, generator)
+        return Draws(
+            masked=Masked(
+                text=Text(ids=masked.text.ids.to(self.device), mask=text.mask),
+                position=masked.position.to(self.device),
+                label=masked.label.to(self.device),
+            )
+        )
 
     def autocast(self) -> torch.autocast:
         """Mixed precision in the cell's type: weights stay fp32, matrix products run in ``dtype``.
@@ -158,6 +190,10 @@ class Subject:
             stack.enter_context(torch.backends.cudnn.flags(benchmark=False, allow_tf32=tf32))
             stack.enter_context(sdpa_kernel(backends))
             yield
+
+    @cached_property
+    def _rotation(self) -> Iterator[Batch]:
+        return itertools.cycle(self.batches)
 
     def _infer(self, batch: Batch) -> tuple[Tensor, ...]:
         model, outputs = self.model, []

@@ -1,0 +1,219 @@
+"""Two independent counters of floating point work, and what each of them did not see.
+
+`count` is the primary: torch's `FlopCounterMode`, two FLOPs for a multiply-add. `cross_check` is fvcore over a traced
+graph, which counts multiply-adds once. Both count matrix products, convolutions and attention; fvcore also counts norms
+and pooling, which is kept apart. Causal attention is counted as full by both.
+
+Counted on the meta device, attention runs as its two batched products: on a CPU or GPU the backward pass of a fused
+kernel recomputes the scores, so that the same mathematics would count 2.5 instead of 2 forwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PRODUCTS = frozenset(
+    ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv", "einsum", "scaled_dot_product_attention")
+)
+"""Operators of fvcore that torch's counter counts too, by fvcore's names."""
+_LOOKS_LIKE_PRODUCT = re.compile(r"attention|transformer|multi_head|mm$|matmul|conv|linear$|einsum|tensordot|lstm|gru")
+
+
+class CounterBroken(RuntimeError):
+    """A counter gave a wrong number for an operation whose work is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """Work of one call."""
+
+    flops: int
+    by_operator: dict[str, int]
+    uncounted: dict[str, int]
+    """Operator that looks like a product and was not counted -> times it ran. Empty, or the number is too small."""
+
+    def __add__(self, other: Count) -> Count:
+        return Count(
+            flops=self.flops + other.flops,
+            by_operator=dict(Counter(self.by_operator) + Counter(other.by_operator)),
+            uncounted=dict(Counter(self.uncounted) + Counter(other.uncounted)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossCheck:
+    """fvcore's view of the same call, as FLOPs: two for each of its multiply-adds."""
+
+    flops: int
+    """Of the operators in `PRODUCTS`."""
+    others: int
+    """Of operators that only fvcore counts: norms and pooling."""
+    by_operator: dict[str, int]
+    uncounted: dict[str, int]
+    """As in `Count`."""
+
+
+class _Log(TorchDispatchMode):
+    """Counts the operators that run, as they are after torch's counter has taken composite ones apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[Any] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.seen[func.overloadpacket] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[], Count]]:
+    """Counts what runs in the body; the function it gives may be called at any time for the count so far."""
+    log, counter = _Log(), FlopCounterMode(display=False)
+
+    def so_far() -> Count:
+        found = {_name(operator): flops for operator, flops in counter.get_flop_counts().get("Global", {}).items()}
+        missed = {
+            _name(operator): times
+            for operator, times in log.seen.items()
+            if operator not in flop_registry and _LOOKS_LIKE_PRODUCT.search(operator.__name__)
+        }
+        return Count(flops=counter.get_total_flops(), by_operator=found, uncounted=missed)
+
+    with log, counter:  # the log lies outside, so it sees what the counter lets through
+        yield so_far
+
+
+def count(call: Callable[[], object]) -> Count:
+    """Work of one call of this function, by torch's counter."""
+    with counting() as so_far:
+        call()
+        return so_far()
+
+
+def cross_check(call: Callable[..., object], *inputs: Tensor, module: nn.Module | None = None) -> CrossCheck:
+    """Work of ``call(*inputs)`` by fvcore, with a handle for attention, on any device, meta included.
+
+    Args:
+        call: what runs.
+        inputs: its arguments.
+        module: owner of all parameters that the call reads, where there are any.
+    """
+    with warnings.catch_warnings(), mock.patch.object(nn.Conv2d, "forward", _conv2d_as_product), _silent("fvcore"):
+        warnings.simplefilter("ignore")  # tracing is deprecated in torch; fvcore knows no other way
+        from fvcore.nn import FlopCountAnalysis
+
+        analysis = FlopCountAnalysis(_Callable(call, module), inputs)
+        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+        found = {name: 2 * int(macs) for name, macs in analysis.by_operator().items()}
+        missed = {
+            name: times
+            for name, times in analysis.unsupported_ops().items()
+            if _LOOKS_LIKE_PRODUCT.search(name.removeprefix("aten::"))
+        }
+    products = sum(flops for name, flops in found.items() if name in PRODUCTS)
+    return CrossCheck(flops=products, others=sum(found.values()) - products, by_operator=found, uncounted=missed)
+
+
+@cache
+def self_test() -> None:
+    """Counts attention of 2 heads over 8 tokens of width 4 by both counters: 2 x (2 * 8 * 8 * 4) multiply-adds.
+
+    Counters have returned 0 for attention in several versions of torch, silently.
+
+    Raises:
+        CounterBroken: naming the version, if a count is not 2,048 FLOPs.
+    """
+    query = torch.empty(1, 2, 8, 4, device="meta")
+    expected = 2 * 2 * (2 * 8 * 8 * 4)
+
+    def attend(query: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(query, query, query)
+
+    with torch.no_grad():
+        primary = count(lambda: attend(query)).flops
+    secondary = cross_check(attend, query).flops
+    if (primary, secondary) != (expected, expected):
+        raise CounterBroken(
+            f"attention of {expected} FLOPs counts {primary} by torch {torch.__version__} and {secondary} by fvcore: "
+            "install versions that agree"
+        )
+
+
+class _Callable(nn.Module):
+    """fvcore traces modules; this makes one of a function.
+
+    Parameters that it does not own would be copied as constants, which meta tensors cannot be.
+    """
+
+    def __init__(self, call: Callable[..., object], module: nn.Module | None) -> None:
+        super().__init__()
+        self.call = call
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> object:
+        return self.call(*inputs)
+
+
+def _conv2d_as_product(self: nn.Conv2d, image: Tensor) -> Tensor:
+    """The work of a convolution as one matrix product of the same size, because tracing a convolution on meta fails.
+
+    (B * H' * W', C_in / groups * kh * kw) x (that, C_out), the weights being the real ones and the rest only shape.
+    """
+    rows, (height, width) = int(image.shape[0]), _output_size(self, image)
+    weight = self.weight.flatten(1)
+    output = image.new_empty(rows, height * width, int(weight.shape[1])) @ weight.t()
+    return output.transpose(1, 2).reshape(rows, int(weight.shape[0]), height, width)
+
+
+def _output_size(conv: nn.Conv2d, image: Tensor) -> tuple[int, int]:
+    if isinstance(conv.padding, str):
+        raise ValueError(f"convolutions with padding={conv.padding!r} are not cross-checked; give it as numbers")
+    height, width = (
+        (int(size) + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for size, padding, dilation, kernel, stride in zip(
+            image.shape[2:], conv.padding, conv.dilation, conv.kernel_size, conv.stride, strict=True
+        )
+    )
+    return height, width
+
+
+def _attention_macs(inputs: list[Any], _outputs: list[Any]) -> int:
+    """Multiply-adds of scaled dot product attention: queries x keys, then weights x values."""
+    query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _name(operator: Any) -> str:
+    return str(getattr(operator, "__name__", operator))
+
+
+@contextmanager
+def _silent(logger: str) -> Iterator[None]:
+    """fvcore logs every operator without a handle; those that matter are in `CrossCheck.uncounted`."""
+    found = logging.getLogger(logger)
+    level = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(level)
