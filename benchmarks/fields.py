@@ -73,6 +73,36 @@ def _is_image(value: tuple[Any, ...]) -> bool:
     return len(value) == 2 and all(isinstance(item, int) for item in value)
 
 
+_TELLING = (
+    "scorer",
+    "k",
+    "batch",
+    "image",
+    "text_len",
+    "dtype",
+    "device",
+    "compile",
+    "noise",
+    "budget",
+    "seed",
+    "changes",
+)
+
+
+def label(cell: Cell) -> str:
+    """A cell in one line: measure, variant, size, and whatever else tells it from its neighbours."""
+    parts = [cell.measure, cell.variant, cell.size]
+    known = registry.specs().get(cell.arch.removesuffix(registry.LATE))
+    if cell.objectives and (known is None or cell.objectives != known.objectives):
+        parts.append("+".join(cell.objectives))
+    parts += [f"{key} {shown(getattr(cell, key))}" for key in _TELLING if getattr(cell, key) != _default(key)]
+    return " ".join(parts)
+
+
+def _default(key: str) -> Any:
+    return Cell.model_fields[key].default
+
+
 def check_value(key: str, value: Any) -> None:
     """Names that a table knows.
 

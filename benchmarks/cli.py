@@ -1,0 +1,156 @@
+"""``vlpbench``: parses a command line and hands it to the command. Imports nothing that takes time.
+
+Exit codes: 0 done, 1 some cells failed or a check found errors, 2 bad usage or unusable files, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+INTERRUPTED = 130
+_FOLDERS = """Results lie in results/data/SUITE and reports in reports/out/SUITE where the current folder is a
+checkout of vlpbench, and elsewhere in vlpbench-results/SUITE, with the report in its folder `report`."""
+
+Arguments = tuple[tuple[str, dict[str, Any]], ...]
+_DEBUG: Arguments = (("--debug", {"action": "store_true", "help": "show the traceback of an error"}),)
+_SUITE: Arguments = (
+    (
+        "suite",
+        {"nargs": "?", "default": "quick", "metavar": "SUITE|FILE.toml", "help": "smoke, quick, paper, a file"},
+    ),
+    ("--only", {"metavar": "EXPR", "help": "keep some cells, as in size=base,measure=flops|latency"}),
+    ("--device", {"help": "cpu, cuda or cuda:N for every cell, instead of what the suite says"}),
+    ("--out", {"metavar": "DIR", "help": "results folder"}),
+    ("--again", {"action": "store_true", "help": "measure what is done already once more"}),
+)
+_CACHE: Arguments = (("--cache", {"metavar": "DIR", "help": "folder of shared pre-trainings (default: OUT/.cache)"}),)
+_JSON: Arguments = (("--json", {"action": "store_true", "help": "print JSON for machines"}),)
+
+COMMANDS: dict[str, tuple[str, str, str, Arguments]] = {
+    "run": (
+        "vlpbench.benchmarks.cli_run:run",
+        "measure the cells of a suite and write the report",
+        f"""Measures every cell of a suite that is not done yet, each in a process of its own, appends each result as it
+comes, and writes the report. Run again after a kill or a failure, it does only what is missing.
+
+{_FOLDERS}
+
+example: vlpbench run quick --only measure=flops|latency""",
+        (*_SUITE, *_CACHE, *_JSON),
+    ),
+    "plan": (
+        "vlpbench.benchmarks.cli_run:plan",
+        "show what a run would do, and how long it would take",
+        """Lists the cells of a suite: those that would run, are done, or are impossible and why, with an estimate of
+the time. Measures nothing and writes nothing.
+
+example: vlpbench plan paper --device cuda""",
+        (*_SUITE, *_JSON),
+    ),
+    "report": (
+        "vlpbench.benchmarks.cli_results:report",
+        "write the report of a results folder",
+        f"""Writes one self-contained page, its Markdown twin, the figures and the tables of a results folder, and
+prints the page's path. Measures nothing.
+
+{_FOLDERS}
+
+example: vlpbench report --results results/data/quick --out page""",
+        (
+            ("--results", {"metavar": "DIR", "help": "results folder or name of a suite (default: the latest run)"}),
+            ("--out", {"metavar": "DIR", "help": "folder of the report"}),
+        ),
+    ),
+    "archs": (
+        "vlpbench.benchmarks.cli_archs:archs",
+        "list the architectures, or take one apart",
+        """Without a name: the architectures with what they can do. With one: its structure, parameters and FLOPs by
+component, counted without allocating it, and for an architecture that knows momentum its states side by side.
+
+example: vlpbench archs NAME --size base --json""",
+        (
+            ("name", {"nargs": "?", "metavar": "NAME", "help": "one of the architectures that `vlpbench archs` lists"}),
+            ("--size", {"default": "base", "help": "one of its sizes (default: base)"}),
+            *_JSON,
+        ),
+    ),
+    "check": (
+        "vlpbench.benchmarks.cli_results:check",
+        "check a results folder",
+        """Reads every record of a results folder and lists what is wrong: lines that cannot be read, failed cells,
+cells of the suite that are missing, rounds not complete, quality flags, code that changed in between. Exit code 1 if
+any of it is an error.
+
+example: vlpbench check results/data/quick --suite quick""",
+        (
+            ("results", {"metavar": "RESULTS", "help": "results folder, or name of a suite"}),
+            ("--suite", {"help": "suite that it should hold (default: the one its records name)"}),
+            *_JSON,
+        ),
+    ),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    shape = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="vlpbench",
+        formatter_class=shape,
+        description="Measures vision-language pre-training architectures: what they cost and what they learn.",
+        epilog="example: vlpbench run quick\n\n`vlpbench COMMAND --help` says what a command does.",
+    )
+    top.add_argument("--version", action="store_true", help="print the version and end")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    for name, (_, short, long, arguments) in COMMANDS.items():
+        command = commands.add_parser(name, help=short, description=long, formatter_class=shape)
+        for flag, options in (*arguments, *_DEBUG):
+            command.add_argument(flag, **options)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns its exit code."""
+    top = parser()
+    options = top.parse_args(argv)
+    if options.version:
+        from importlib.metadata import version
+
+        print(version("vlpbench"))
+        return 0
+    if options.command is None:
+        top.print_help()
+        return 2
+    module, _, attribute = COMMANDS[options.command][0].partition(":")
+    command: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), attribute)
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone, as `head` does; there is nobody to complain to
+        return 0
+    except Exception as error:
+        if options.debug or not isinstance(error, expected()):
+            raise
+        print(f"vlpbench: {error}", file=sys.stderr)
+        return 2
+
+
+def expected() -> tuple[type[BaseException], ...]:
+    """Errors whose message says it all. Imported only once there is one."""
+    from vlpbench.archs.registry import UnknownName
+    from vlpbench.archs.types import Unsupported
+    from vlpbench.benchmarks.data.base import DataError
+    from vlpbench.benchmarks.fields import SuiteError
+    from vlpbench.results.store import StoreError
+
+    return (UnknownName, Unsupported, DataError, SuiteError, StoreError, OSError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

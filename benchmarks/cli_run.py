@@ -1,0 +1,173 @@
+"""``vlpbench run`` and ``vlpbench plan``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlpbench.benchmarks import env as environment
+from vlpbench.benchmarks.fields import SuiteError, check_value, label, select
+from vlpbench.benchmarks.folders import report_folder, results_folder
+from vlpbench.benchmarks.plan import PHASES, Action, Plan, make_plan
+from vlpbench.benchmarks.progress import duration, progress_for
+from vlpbench.benchmarks.suite import Suite, load_suite
+from vlpbench.results.store import RECORDS, Store, latest
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from vlpbench.benchmarks.runner import Summary
+    from vlpbench.results.record import Env
+
+_MARKS = {Action.RUN: "run", Action.DONE: "done", Action.UNSUPPORTED: "impossible"}
+_PHASES = {
+    "count": "counted, side by side",
+    "memory": "memory, alone",
+    "cost": "timed, alone, in rounds",
+    "accuracy": "trained, side by side",
+}
+
+
+def run(options: Namespace) -> int:
+    """Measures what is missing and writes the report."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    suite, store, env, plan = _prepare(options)
+    say = _silent if options.json else _say
+    for line in _headline(plan, store):
+        say(line)
+    summary = _measure(plan, store, env, options)
+    page = _report(store, suite, report_folder(None, store.folder), fresh=bool(summary.done or summary.failed))
+    _finish(plan, store, summary, page, json_lines=options.json)
+    return 1 if summary.failed else 0
+
+
+def plan(options: Namespace) -> int:
+    """Prints what a run would do."""
+    _, store, _, plan = _prepare(options)
+    if options.json:
+        print(json.dumps(_plan_json(plan), indent=2))
+        return 0
+    width = max(len(label(item.cell)) for item in plan.items)
+    for item in plan.items:
+        what = f"about {duration(item.seconds)}" if item.action is Action.RUN else item.reason
+        print(f"{_MARKS[item.action]:<11} {label(item.cell):<{width}}  {what}")
+    print()
+    for kind in PHASES:
+        if cells := plan.todo(kind):
+            print(f"{_PHASES[kind]:<24} {len(cells):>4} cells, about {duration(plan.phase_seconds(kind))}")
+    print("\n".join(_headline(plan, store)))
+    return 0
+
+
+def _prepare(options: Namespace) -> tuple[Suite, Store, Env, Plan]:
+    if options.device is not None:
+        try:
+            check_value("device", options.device)
+        except ValueError as error:
+            raise SuiteError(f"--device: {error}") from error
+    suite = load_suite(options.suite, device=options.device)
+    if options.only:
+        suite = replace(suite, cells=tuple(select(suite.cells, options.only)))
+    store = Store(results_folder(options.out, suite.name))
+    env = environment.capture()
+    return suite, store, env, make_plan(suite, store.history(), env, workers=environment.cores(), again=options.again)
+
+
+def _headline(plan: Plan, store: Store) -> list[str]:
+    """What is going to happen, in a few lines."""
+    todo, done, not_possible = (plan.count(action) for action in (Action.RUN, Action.DONE, Action.UNSUPPORTED))
+    lines = [*store.problems(), f"{plan.suite.title}: {len(plan.items)} cells, results in {store.folder}"]
+    counts = [f"{todo} to run" if todo else "", f"{done} done before" if done else ""]
+    counts.append(f"{not_possible} impossible" if not_possible else "")
+    lines.append(", ".join(filter(None, counts)) + (f"; about {duration(plan.seconds)}" if todo else ""))
+    if not todo and not not_possible:
+        lines[-1] = f"nothing to do: all {done} cells are done (--again measures them once more)"
+    if old := _of_other_code(plan, store):
+        lines.append(f"{old} of the cells done before were measured with other code; --again measures them once more")
+    return lines
+
+
+def _of_other_code(plan: Plan, store: Store) -> int:
+    done = {item.cell.id for item in plan.items if item.action is Action.DONE}
+    return (
+        len({r.cell.id for r in store.records() if r.cell.id in done and r.code != environment.code_hash()})
+        if done
+        else 0
+    )
+
+
+def _measure(plan: Plan, store: Store, env: Env, options: Namespace) -> Summary:
+    from vlpbench.benchmarks.runner import Runner, Summary
+
+    if plan.count(Action.DONE) == len(plan.items):
+        return Summary(done=0, skipped=len(plan.items), failed=0)
+    cache = Path(options.cache) if options.cache else store.folder / ".cache"
+    with progress_for(plan, json=options.json) as progress:
+        runner = Runner(plan, store, env, cache=cache, progress=progress)
+        try:
+            return runner.run()
+        except KeyboardInterrupt:
+            progress.close()
+            kept = f"{progress.ended_cells} of {progress.cells} cells are kept in {store.folder}"
+            print(f"stopped; {kept}; the same command goes on from there", file=sys.stderr)
+            raise
+
+
+def _report(store: Store, suite: Suite, folder: Path, *, fresh: bool) -> Path | None:
+    """Writes the report if there is news; returns its page. Without any record there is none."""
+    page = folder / "index.html"
+    if not fresh and page.is_file() and page.stat().st_mtime >= (store.folder / RECORDS).stat().st_mtime:
+        return page
+    records = store.records()
+    if not records:
+        return None
+    from vlpbench.reports.render import render
+
+    return render(records, folder, title=suite.title, problems=store.problems())
+
+
+def _finish(plan: Plan, store: Store, summary: Summary, page: Path | None, *, json_lines: bool) -> None:
+    if json_lines:
+        counts = {"done": summary.done, "skipped": summary.skipped, "failed": summary.failed}
+        print(json.dumps(counts | {"report": None if page is None else str(page)}), flush=True)
+        return
+    ids = {item.cell.id for item in plan.items}
+    failed = [r for r in latest(store.history()) if r.cell.id in ids and r.status not in ("ok", "unsupported")]
+    for record in failed:
+        print(f"failed: {label(record.cell)}: {record.status.value}: {record.reason.splitlines()[0]}")
+    print(f"{summary.done} done, {summary.skipped} skipped, {summary.failed} failed")
+    if page is not None:
+        print(f"report: {page}")
+
+
+def _plan_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "suite": plan.suite.name,
+        "seconds": plan.seconds,
+        "cells": [
+            {
+                "id": item.cell.id,
+                "cell": item.cell.model_dump(mode="json", exclude_defaults=True),
+                "action": item.action.value,
+                "reason": item.reason,
+                "seconds": item.seconds,
+            }
+            for item in plan.items
+        ],
+    }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
