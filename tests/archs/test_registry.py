@@ -38,11 +38,11 @@ def test_matched_sizes(size: str, low: float, high: float) -> None:
     assert max(counts.values()) <= 1.1 * min(counts.values()), counts
 
 
-@pytest.mark.parametrize("size", ["tiny", "small"])
-def test_matched_sizes_read_the_same_inputs(size: str) -> None:
+@pytest.mark.parametrize(("size", "side"), [("tiny", 32), ("small", 32), ("medium", 64)])
+def test_matched_sizes_read_the_same_inputs(size: str, side: int) -> None:
     with torch.device("meta"):
         models = [registry.build(name, size) for name in FIRST]
-    assert {(model.image_size, model.text_len, model.vocab_size) for model in models} == {((32, 32), 16, 40)}
+    assert {(model.image_size, model.text_len, model.vocab_size) for model in models} == {((side, side), 16, 40)}
 
 
 def test_unknown_names_offer_the_nearest() -> None:
