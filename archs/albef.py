@@ -8,7 +8,7 @@ Shape letters: B batch, L text tokens, N image tokens (class token included), D 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -54,8 +54,8 @@ class AlbefConfig:
     text_layers: int = 6
     fusion_layers: int = 6
     embed_dim: int = 256
+    image_mlp_ratio: float = 4.0
     mlp_ratio: float = 4.0
-    """Of both transformers."""
     dropout: float = 0.1
     """Of BERT; the ViT has none."""
     norm_first: bool = False
@@ -72,7 +72,7 @@ class AlbefConfig:
         )
 
 
-_MATCHED = AlbefConfig(
+_SMALL = AlbefConfig(
     image_size=(32, 32),
     stem="conv",
     image_width=96,
@@ -86,18 +86,36 @@ _MATCHED = AlbefConfig(
     text_layers=2,
     fusion_layers=2,
     embed_dim=64,
+    image_mlp_ratio=2.0,
     mlp_ratio=2.0,
     dropout=0.0,
 )
-_TINY = {"image_width": 32, "image_layers": 1, "image_heads": 2, "width": 32, "heads": 2, "embed_dim": 16}
-_MEDIUM = {"image_width": 384, "image_layers": 4, "image_heads": 6, "width": 384, "heads": 6, "embed_dim": 256}
 SIZES: Mapping[str, AlbefConfig] = {
-    "tiny": changed(_MATCHED, {**_TINY, "text_layers": 1, "fusion_layers": 1}, owner="albef tiny"),
-    "small": _MATCHED,
-    "medium": changed(
-        _MATCHED,
-        {**_MEDIUM, "image_size": (64, 64), "text_layers": 3, "fusion_layers": 3, "mlp_ratio": 4.0},
-        owner="albef medium",
+    "tiny": replace(
+        _SMALL,
+        image_width=32,
+        image_layers=1,
+        image_heads=2,
+        width=32,
+        heads=2,
+        text_layers=1,
+        fusion_layers=1,
+        embed_dim=16,
+    ),
+    "small": _SMALL,
+    "medium": replace(
+        _SMALL,
+        image_size=(64, 64),
+        image_width=384,
+        image_layers=4,
+        image_heads=6,
+        width=384,
+        heads=6,
+        text_layers=3,
+        fusion_layers=3,
+        embed_dim=256,
+        image_mlp_ratio=4.0,
+        mlp_ratio=4.0,
     ),
     "base": AlbefConfig(),
 }
@@ -198,7 +216,7 @@ class Albef(VLModel[ImageState, TextState]):
             embed_dim=config.image_width,
             depth=config.image_layers,
             num_heads=config.image_heads,
-            mlp_ratio=config.mlp_ratio,
+            mlp_ratio=config.image_mlp_ratio,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),  # pyright: ignore[reportArgumentType]
         )
         if config.stem == "conv":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vlpbench.archs.types import Batch, Fused, Masked, Negatives
 
-__all__ = ["Draws", "Learner", "Recipe", "SpecialTokens", "draw_masked"]
+__all__ = ["Draws", "Learner", "Recipe", "SpecialTokens", "decay_groups", "draw_masked"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,11 @@ class Learner(nn.Module):
         masked = draws.masked
         if masked is None and any(o.masks for o in self._objectives.values()):
             masked = draw_masked(batch.text, self.tokens, self.recipe.mlm_probability, generator)
-        teacher = self._teacher(batch, masked)
+        if self.momentum is not None and self.training and self.recipe.code == "official":
+            self.momentum.update(self.student())
+        teacher = self.teacher(batch, masked)
+        if self.momentum is not None and teacher is not None and teacher.queue is not None:
+            self.momentum.await_step(teacher.view.image_embed, teacher.view.text_embed, batch.sample_id)
         view = Pass(self.model, batch, masked=masked, negatives=draws.negatives)
         if view.negatives is None and any(o.matches for o in self._objectives.values()):
             view.negatives = draw_negatives(batch.sample_id, self._similarity(view, teacher), generator)
@@ -118,6 +122,14 @@ class Learner(nn.Module):
         heads = nn.ModuleDict(twins if self.recipe.momentum == "distill" else {})
         return nn.ModuleDict({"model": self.model, "heads": heads})
 
+    def teacher(self, batch: Batch, masked: Masked | None = None) -> TeacherView | None:
+        """The momentum teacher over a batch; None where there is none or nothing is trained."""
+        if self.momentum is None or not self.training:
+            return None
+        twin: Any = self.momentum.twin
+        view = Pass(twin["model"], batch, masked=masked)
+        return TeacherView(view=view, heads=dict(twin["heads"].items()), queue=self.momentum.queue)
+
     def _momentum(self) -> Momentum:
         queued = any(spec(name).queued for name in self.recipe.objectives)
         return Momentum(
@@ -127,20 +139,24 @@ class Learner(nn.Module):
             dropout=self.recipe.code == "official",
         )
 
-    def _teacher(self, batch: Batch, masked: Masked | None) -> TeacherView | None:
-        momentum = self.momentum
-        if momentum is None or not self.training:
-            return None
-        if self.recipe.code == "official":
-            momentum.update(self.student())
-        twin: Any = momentum.twin
-        view = Pass(twin["model"], batch, masked=masked)
-        if momentum.queue is not None:
-            momentum.await_step(view.image_embed, view.text_embed, batch.sample_id)
-        return TeacherView(view=view, heads=dict(twin["heads"].items()), queue=momentum.queue)
-
     def _similarity(self, view: Pass[Any, Any], teacher: TeacherView | None) -> tuple[Tensor, Tensor] | None:
         if self.recipe.negatives == "uniform":
             return None
         found = (o.similarity(view, teacher) for o in self._objectives.values())
         return next((similarity for similarity in found if similarity is not None), None)
+
+
+def decay_groups(
+    module: nn.Module, weight_decay: float, *, code: Literal["clean", "official"] = "clean"
+) -> list[dict[str, Any]]:
+    """Parameter groups for an optimiser: what does not decay, and what does; frozen parameters are left out.
+
+    Biases and one-dimensional parameters never decay. The official code decays a temperature, which has no dimension;
+    ours does not, since shrinking it is no regularisation.
+    """
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    spared = {name for name, p in trained if p.ndim == 1 or name.endswith(".bias") or (p.ndim == 0 and code == "clean")}
+    return [
+        {"params": [p for name, p in trained if name in spared], "weight_decay": 0.0},
+        {"params": [p for name, p in trained if name not in spared], "weight_decay": weight_decay},
+    ]

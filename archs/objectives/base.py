@@ -9,6 +9,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from vlpbench.archs.objectives import table
 from vlpbench.archs.types import Unsupported
@@ -112,3 +113,8 @@ def build(name: str, model: VLModel[Any, Any], recipe: Recipe) -> Objective:
         raise Unsupported(f"{name} needs {' and '.join(missing.names())}, which {type(model).__name__} lacks")
     module, _, attribute = spec.target.partition(":")
     return getattr(importlib.import_module(module), attribute)(model, recipe)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """What losses are computed in: float32 where autocast computed in less; a float64 model keeps its precision."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

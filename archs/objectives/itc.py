@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vlpbench.archs.objectives.base import Objective, Recipe, TeacherView
+from vlpbench.archs.objectives.base import Objective, Recipe, TeacherView, at_least_float32
 
 if TYPE_CHECKING:
     from vlpbench.archs.model import Pass, VLModel
@@ -45,7 +45,7 @@ class ITC(Objective):
     def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
         """See the class; soft targets are the teacher's own softmax over the same candidates."""
         image, text = self.logits(view, teacher)
-        positive = self._positive(view, teacher)
+        positive = self._positive(view, teacher).to(image.dtype)
         if teacher is None or alpha == 0:
             return (F.cross_entropy(image, positive) + F.cross_entropy(text, positive)) / 2
         soft_image, soft_text = (
@@ -59,8 +59,8 @@ class ITC(Objective):
                 self.temperature.clamp_(*CLAMP)
         if teacher is not None:
             return self._compare(view, teacher, self.temperature)
-        image, text = view.image_embed.float(), view.text_embed.float()
-        with torch.autocast(image.device.type, enabled=False):
+        image, text = at_least_float32(view.image_embed), at_least_float32(view.text_embed)
+        with _no_autocast(image.device):
             logits = image @ text.T / self.temperature
         return logits, logits.T
 
@@ -69,9 +69,10 @@ class ITC(Objective):
     ) -> tuple[Tensor, Tensor]:
         """(B, C) each: queries against the teacher's candidates; without ``temperature``, the learnt one, detached."""
         temperature = self.temperature.detach() if temperature is None else temperature
-        image, text = queries.image_embed.float(), queries.text_embed.float()
-        candidate_image, candidate_text = teacher.view.image_embed.float(), teacher.view.text_embed.float()
-        with torch.autocast(image.device.type, enabled=False):
+        image, text = at_least_float32(queries.image_embed), at_least_float32(queries.text_embed)
+        candidate_image = at_least_float32(teacher.view.image_embed)
+        candidate_text = at_least_float32(teacher.view.text_embed)
+        with _no_autocast(image.device):
             to_text, to_image = [image @ candidate_text.T], [text @ candidate_image.T]
             if teacher.queue is not None:
                 # Concatenating products instead of candidates leaves the queue, 128 MB at paper size, where it is.
@@ -85,3 +86,8 @@ class ITC(Objective):
         known = own.T if teacher is None or teacher.queue is None else torch.cat([own.T, teacher.queue.ids], dim=1)
         positive = (own == known).float()
         return positive / positive.sum(dim=1, keepdim=True)
+
+
+def _no_autocast(device: torch.device) -> torch.autocast:
+    """Products in the type of their factors. Meta tensors, on which work is counted, know no autocast of their own."""
+    return torch.autocast("cpu" if device.type == "meta" else device.type, enabled=False)

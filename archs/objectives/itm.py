@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vlpbench.archs.objectives.base import Objective, Recipe, TeacherView
+from vlpbench.archs.objectives.base import Objective, Recipe, TeacherView, at_least_float32
 from vlpbench.archs.types import Negatives
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class ITM(Objective):
 
     def match_logits(self, fused: Fused) -> Tensor:
         """(B,) score of each pair, larger is a better match: the logit of the class "match", as ALBEF ranks by."""
-        return self.head(fused.pooled)[:, 1].float()
+        return at_least_float32(self.head(fused.pooled)[:, 1])
 
     def logits(self, view: Pass[Any, Any]) -> Tensor:
         """(3B, 2): matching pairs; text b with its wrong image; image b with its wrong text.
@@ -46,7 +46,7 @@ class ITM(Objective):
         own = torch.arange(view.size, device=view.batch.image.device)
         image_rows = torch.cat([own, view.negatives.image, own])
         text_rows = torch.cat([own, own, view.negatives.text])
-        return self.head(view.fuse_pairs(image_rows, text_rows).pooled).float()
+        return at_least_float32(self.head(view.fuse_pairs(image_rows, text_rows).pooled))
 
     def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
         """See the class; matching is not distilled."""

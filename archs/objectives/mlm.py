@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vlpbench.archs.objectives.base import Objective, Recipe, SpecialTokens, TeacherView
+from vlpbench.archs.objectives.base import Objective, Recipe, SpecialTokens, TeacherView, at_least_float32
 from vlpbench.archs.types import Masked, Text
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def predict(view: Pass[Any, Any], head: nn.Module) -> tuple[Tensor, Tensor]:
     hidden, masked = view.fused_masked.text, view.masked
     if hidden is None or masked is None:
         raise ValueError(f"{type(view.model).__name__} fuses no text tokens to predict from")
-    return head(hidden.flatten(0, 1).index_select(0, masked.position)).float(), masked.label
+    return at_least_float32(head(hidden.flatten(0, 1).index_select(0, masked.position))), masked.label
 
 
 def draw_masked(
