@@ -1,11 +1,255 @@
-"""The figures of a report. Each is drawn from a board, and is None where the records hold nothing to draw."""
+"""The figures of a report. Each is drawn from a board, and is None where the records hold too little to draw."""
 
 from __future__ import annotations
 
-from vlpbench.reports.board import Board
-from vlpbench.reports.svg import Figure
+from collections.abc import Callable, Sequence
+
+from vlpbench.reports import curves, plots
+from vlpbench.reports.board import Board, Column
+from vlpbench.reports.measured import Measured
+from vlpbench.reports.names import Row
+from vlpbench.reports.plots import Bar
+from vlpbench.reports.stats import Estimate
+from vlpbench.reports.summary import listed
+from vlpbench.reports.svg import INK, Figure, canvas, colour, draw, style
+from vlpbench.reports.table import Item, failure_item, row_item, value_item
+from vlpbench.reports.units import Scale, plain, scale, times
+
+PHASES = (
+    ("step_forward", "forward"),
+    ("step_backward", "backward"),
+    ("step_optimizer", "optimiser"),
+    ("step_momentum", "momentum"),
+)
+COMPONENTS = ("image", "text", "fusion", "embedding", "projection", "head")
 
 
-def figures(board: Board) -> list[Figure]:
-    """All figures of one environment, in the order of the page."""
-    return [figure for figure in () if figure in board.rows]
+def figures(board: Board, suffix: str = "", *, everywhere: bool = True) -> list[Figure]:
+    """All figures of one environment, in the order of the page.
+
+    Args:
+        board: the comparison they are drawn from.
+        suffix: set behind the name of every figure, so that those of several environments stay apart.
+        everywhere: whether to draw those that do not depend on the environment too.
+    """
+    timed: tuple[Callable[[Board, str], Figure | None], ...] = (latency, throughput, phases)
+    before = (recall_against_work, vqa_against_work)
+    after = (parameters, curves.search_cost, curves.question_types, curves.learning)
+    makers = (*before, *timed, *after) if everywhere else timed
+    with style():
+        return [figure for make in makers if (figure := make(board, suffix)) is not None]
+
+
+def recall_against_work(board: Board, suffix: str) -> Figure | None:
+    """Mean recall against FLOPs."""
+    return _against_work(board, "recall_mean", f"recall-flops{suffix}", "Retrieval against work")
+
+
+def vqa_against_work(board: Board, suffix: str) -> Figure | None:
+    """VQA accuracy against FLOPs."""
+    return _against_work(board, "vqa_accuracy", f"vqa-flops{suffix}", "VQA against work")
+
+
+def _against_work(board: Board, name: str, figure: str, title: str) -> Figure | None:
+    column, flops = board.column(name), board.column("flops_forward")
+    if column is None or flops is None:
+        return None
+    points: list[tuple[Row, Measured, Estimate, Measured]] = []
+    size = column.size if all(board.at_size(row, "flops", column.size) for row in board.rows) else flops.size
+    for row in board.rows:
+        found, work = board.get(row, name), board.at_size(row, "flops", size)
+        if found and work and name in found.estimates:
+            points.append((row if found.row.arch == row.arch else found.row, found, found.estimates[name], work))
+    if len(points) < 2:
+        return None
+    unit = scale("FLOP", [work.estimates["flops_forward"].value for *_, work in points])
+    words = [f"{row.title} {value.value:.1f} % at {_gflop(work, unit)}" for row, _, value, work in points]
+    caption = (
+        f"{column.meaning.title} of {column.size} models ({dict(column.setting)['data']}) against forward FLOPs of one "
+        f"pair at {size}. Lines: 95 % interval. Up and left is better; equal FLOPs are drawn side by side."
+    )
+    rows = [
+        (row_item(row), value_item(value, Scale(factor=1, name="%"), found), _work_item(work, unit))
+        for row, found, value, work in points
+    ]
+    heads = ("Variant", f"{column.meaning.title}, %", f"FLOPs, {unit.name}")
+    return Figure(
+        name=figure,
+        title=title,
+        alt=f"{column.meaning.title} against FLOPs: {listed(words)}.",
+        caption=caption,
+        drawing=_scatter(points, unit, column, figure),
+        table=plots.figure_table(figure, title, heads, rows, 1),
+    )
+
+
+def _gflop(work: Measured, unit: Scale) -> str:
+    return unit.full(work.estimates["flops_forward"].value)
+
+
+def _work_item(work: Measured, unit: Scale) -> Item:
+    return value_item(work.estimates["flops_forward"], unit, work)
+
+
+def _scatter(points: Sequence[tuple[Row, Measured, Estimate, Measured]], unit: Scale, column: Column, name: str) -> str:
+    figure, (axes,) = canvas(3.5, left=["100"], right=[f"{row.title}   " for row, *_ in points], head=0.3, foot=0.55)
+    work = [p[3].estimates["flops_forward"].value / unit.factor for p in points]
+    places = _side_by_side(work)
+    ends = [edge for *_, value, _ in points for edge in (value.interval or (value.value, value.value))]
+    low, high = max(0.0, min(ends) - 8), min(100.0, max(ends) + 4)
+    for (row, _, value, _), x in zip(points, places, strict=True):
+        hue = colour(row.arch)
+        if value.interval:
+            axes.plot([x, x], value.interval, color=hue, linewidth=1.8, alpha=0.55)
+        axes.plot(x, value.value, marker=plots.MARKER.get(row.momentum, "o"), color=hue, markersize=8, linestyle="none")
+    axes.set_ylim(low, high)
+    axes.set_xlim(min(places) / 1.35, max(places) * 1.35)
+    plots.plain_log(axes, "x", plain, subs=(1, 2, 3, 5) if max(places) > 10 * min(places) else (1, 1.5, 2, 3, 4, 5, 7))
+    plots.quiet(axes)
+    axes.set_xlabel(f"{unit.name} forward, per pair (log)")
+    axes.set_title(f"{column.meaning.title}, %", fontweight="normal")
+    plots.end_labels(axes, [(value.value, row.title, colour(row.arch)) for row, _, value, _ in points])
+    return draw(figure, name)
+
+
+def _side_by_side(work: Sequence[float]) -> list[float]:
+    """Equal values moved apart a little, so that their intervals can be seen."""
+    spread = max(work) / min(work)
+    step = max(spread, 2.0) ** 0.03
+    places = []
+    for index, value in enumerate(work):
+        same = [i for i, other in enumerate(work) if other == value]
+        places.append(value * step ** (same.index(index) - (len(same) - 1) / 2))
+    return places
+
+
+def latency(board: Board, suffix: str) -> Figure | None:
+    """Latency bars."""
+    return _bars(board, "latency", f"latency{suffix}", "Median time of one forward; shorter is better.")
+
+
+def throughput(board: Board, suffix: str) -> Figure | None:
+    """Throughput bars."""
+    return _bars(board, "throughput", f"throughput{suffix}", "Median pairs in a second; longer is better.")
+
+
+def _bars(board: Board, name: str, figure: str, reading: str) -> Figure | None:
+    column = board.column(name)
+    if column is None:
+        return None
+    shown = _each_once(board, name)
+    good = [found.estimates[name] for _, found in shown if name in found.estimates]
+    pick = min if column.meaning.better == "lower" else max
+    best = pick(value.value for value in good)
+    bars, rows = [], []
+    for title, found in shown:
+        value = found.estimates.get(name)
+        ratio = f" · {times(value.value / best)}" if value and value.value != best else ""
+        word = column.scale.full(value.value) + ratio if value else failure_item(found).text
+        bars.append(Bar(name=title, arch=found.row.arch, momentum=found.row.momentum, estimate=value, word=word))
+        item = value_item(value, column.scale, found) if value else failure_item(found)
+        rows.append((Item(text=title, kind="head", family=found.row.arch), item))
+    drawing, (axes,) = canvas(plots.height(len(bars)), left=[bar.name for bar in bars])
+    plots.bar_rows(axes, bars, column.scale.factor)
+    plots.horizontal(axes, [bar.name for bar in bars])
+    fields = dict(column.setting)
+    setting = f"{fields['size']}, batch {fields['batch']}, {fields['dtype']}, {fields['device']}"
+    words = listed([f"{bar.name} {bar.word}" for bar in bars])
+    return Figure(
+        name=figure,
+        title=column.meaning.title,
+        alt=f"{column.meaning.title} ({setting}): {words}.",
+        caption=f"{reading} {setting}, {fields['threads']} threads. Whisker: 95 % interval; × is against the best.",
+        drawing=draw(drawing, figure),
+        table=plots.figure_table(
+            figure, column.meaning.title, ("Variant", f"{column.meaning.title}, {column.scale.name}"), rows, 1
+        ),
+    )
+
+
+def _each_once(board: Board, name: str) -> list[tuple[str, Measured]]:
+    """Measurements in the order of rows; one that holds for all momentum states is called by the architecture alone."""
+    found: dict[str, tuple[str, Measured]] = {}
+    for row in board.rows:
+        m = board.get(row, name)
+        if m is not None:
+            found.setdefault(m.first.id, (row.plain_title if m.shared else row.title, m))
+    return list(found.values())
+
+
+def phases(board: Board, suffix: str) -> Figure | None:
+    """Training step by phase, and what it is against the same architecture without momentum."""
+    column = board.column("step")
+    shown = [(row, m) for row in board.rows if (m := board.get(row, "step")) and PHASES[0][0] in m.estimates]
+    if column is None or not shown:
+        return None
+    unit, base = column.scale, {row.arch: m.estimates["step"].value for row, m in shown if row.momentum == "off"}
+    parts = [[(word, _middle(m, key) / unit.factor) for key, word in PHASES] for _, m in shown]
+    whole = max(sum(value for _, value in one) for one in parts)
+    name = f"phases{suffix}"
+    drawing, (axes,) = canvas(plots.height(len(shown)), left=[row.title for row, _ in shown])
+    words, rows = [], []
+    for place, ((row, m), one) in enumerate(zip(shown, parts, strict=True)):
+        plots.stacked_row(axes, place, row.arch, one, whole)
+        total = m.estimates["step"].value
+        ratio = f" · {times(total / base[row.arch])}" if row.momentum != "off" and row.arch in base else ""
+        axes.text(
+            sum(value for _, value in one) + 0.015 * whole, place, unit.full(total) + ratio, va="center", color=INK
+        )
+        words.append(f"{row.title} {unit.full(total)}{ratio}")
+        known = [value_item(m.estimates[k], unit, m) if k in m.estimates else Item(text="–") for k, _ in PHASES]
+        rows.append((row_item(row), value_item(m.estimates["step"], unit, m), *known))
+    axes.set_xlim(0, 1.3 * whole)
+    plots.horizontal(axes, [row.title for row, _ in shown])
+    fields = dict(column.setting)
+    heads = ("Variant", f"whole, {unit.name}", *(word for _, word in PHASES))
+    return Figure(
+        name=name,
+        title="Training step by phase",
+        alt=f"Training step: {listed(words)}.",
+        caption=(
+            f"Medians, {fields['size']}, batch {fields['batch']}, {fields['device']}. From the left: forward (the "
+            "momentum model's included), backward, optimiser, momentum update (hatched). × is against momentum off."
+        ),
+        drawing=draw(drawing, name),
+        table=plots.figure_table(name, "Training step by phase", heads, rows, 1),
+    )
+
+
+def _middle(m: Measured, quantity: str) -> float:
+    return m.estimates[quantity].value if quantity in m.estimates else 0.0
+
+
+def parameters(board: Board, suffix: str) -> Figure | None:
+    """Parameters by component."""
+    shown = [
+        (title, m) for title, m in _each_once(board, "params_stored") if isinstance(m.detail("by_component"), dict)
+    ]
+    column = board.column("params_stored")
+    if column is None or not shown:
+        return None
+    names = [*COMPONENTS, *sorted({k for _, m in shown for k in m.detail("by_component")} - set(COMPONENTS))]
+    names = [name for name in names if any(m.detail("by_component").get(name) for _, m in shown)]
+    factor = column.scale.factor
+    parts = [[(name, float(m.detail("by_component").get(name, 0)) / factor) for name in names] for _, m in shown]
+    whole = max(sum(value for _, value in one) for one in parts)
+    name = f"parameters{suffix}"
+    drawing, (axes,) = canvas(plots.height(len(shown)), left=[title for title, _ in shown])
+    words, rows = [], []
+    for place, ((title, m), one) in enumerate(zip(shown, parts, strict=True)):
+        plots.stacked_row(axes, place, m.row.arch, one, whole)
+        total = sum(value for _, value in one)
+        axes.text(total + 0.015 * whole, place, f"{plain(round(total))} {column.scale.name}", va="center", color=INK)
+        words.append(f"{title} {total:.0f} {column.scale.name}")
+        known = [Item(text=f"{value:.1f}", value=value * factor, record=m.first.id) for _, value in one]
+        rows.append((Item(text=title, kind="head", family=m.row.arch), *known))
+    axes.set_xlim(0, 1.2 * whole)
+    plots.horizontal(axes, [title for title, _ in shown])
+    return Figure(
+        name=name,
+        title="Parameters by component",
+        alt=f"Parameters: {listed(words)}.",
+        caption=f"{column.size} models, without the momentum copy. From the left: {listed(names)}.",
+        drawing=draw(drawing, name),
+        table=plots.figure_table(name, "Parameters by component", ("Variant", *names), rows, 1),
+    )

@@ -102,14 +102,20 @@ def _ways(board: Board, row: Row, stages: Stages) -> Sequence[str]:
 
 
 def crossing(a: Callable[[float], float], b: Callable[[float], float], low: float, high: float) -> float | None:
-    """Gallery size between ``low`` and ``high`` where two costs are equal; None if one is the lower throughout."""
+    """Gallery size between ``low`` and ``high`` where the cheaper of two searches changes, or first differs.
 
-    def gap(size: float) -> float:
-        return a(size) - b(size)
+    Returns:
+        None if one is the cheaper throughout, or if both cost the same throughout.
+    """
 
-    if gap(low) == 0 or gap(low) * gap(high) >= 0:
+    def sign(size: float) -> int:
+        one, other = a(size), b(size)
+        return 0 if abs(one - other) <= 1e-9 * max(one, other) else 1 if one > other else -1
+
+    start = sign(low)
+    if start == sign(high):
         return None
     for _ in range(60):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if gap(low) * gap(middle) > 0 else (low, middle)
+        low, high = (middle, high) if sign(middle) == start else (low, middle)
     return (low * high) ** 0.5

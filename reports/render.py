@@ -119,7 +119,7 @@ def assemble(records: Sequence[Record], *, title: str, problems: Sequence[str] =
         title=title,
         scope=summary.scope(records),
         limits=tuple(summary.limits(records)),
-        parts=tuple(_part(board, envs[board.env], alone=len(views) == 1) for board in views),
+        parts=tuple(_part(board, envs[board.env], place, len(views)) for place, board in enumerate(views)),
         tables=tuple(table for table in tables if table is not None),
         failures=failure_table(records),
         flags=flag_table(records),
@@ -130,16 +130,17 @@ def assemble(records: Sequence[Record], *, title: str, problems: Sequence[str] =
     )
 
 
-def _part(board: Board, env: Env, *, alone: bool) -> Part:
+def _part(board: Board, env: Env, place: int, count: int) -> Part:
     caption = (
-        "One row for a variant; a number links to its record. Small print: 95 % interval, scorer. Bold: the best of its "
-        "column and all whose interval reaches it."
+        "One row for a variant; a number links to its record. Small print: 95 % interval, scorer. Bold: the best of "
+        "its column and all whose interval reaches it."
     )
+    suffix = "" if count == 1 else f"-{env.id}"
     return Part(
-        heading="" if alone else f"Environment {env.id}: {env.gpu or env.cpu}",
+        heading="" if count == 1 else f"Environment {env.id}: {env.gpu or env.cpu}",
         findings=tuple(summary.findings(board)),
-        comparison=comparison(board, "comparison" if alone else f"comparison-{env.id}", caption),
-        figures=tuple(figures(board)),
+        comparison=comparison(board, f"comparison{suffix}", caption),
+        figures=tuple(figures(board, suffix, everywhere=place == 0)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
@@ -107,21 +107,52 @@ def style() -> Iterator[None]:
         yield
 
 
-def canvas(height: float, panels: int = 1) -> tuple[Canvas, list[Axes]]:
-    """An empty figure of the common width with panels one above another; no global state of pyplot is touched."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def canvas(
+    height: float,
+    panels: int = 1,
+    *,
+    left: Sequence[str] = (),
+    right: Sequence[str] = (),
+    head: float = 0.1,
+    foot: float = 0.3,
+) -> tuple[Canvas, list[Axes]]:
+    """An empty figure of the common width with panels one above another; no global state of pyplot is touched.
+
+    Margins are set from the length of the words that go there: a reader's font is not known here, so measuring the text
+    with one of ours would be no more exact, and takes most of the time of a figure.
+
+    Args:
+        height: inches.
+        panels: number of axes.
+        left: words left of the axes, such as names of rows.
+        right: words right of them.
+        head: inches above the axes.
+        foot: inches below them.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    found = figure.subplots(panels, 1, squeeze=False)
+    figure = Figure(figsize=(WIDTH, height))
+    edges = {
+        "left": room(left) / WIDTH,
+        "right": 1 - room(right) / WIDTH,
+        "top": 1 - head / height,
+        "bottom": foot / height,
+    }
+    found = figure.subplots(panels, 1, squeeze=False, gridspec_kw=edges | {"hspace": 0.55})
     return figure, [axes for row in found for axes in row]
+
+
+def room(words: Sequence[str]) -> float:
+    """Inches that the longest of the words takes."""
+    return 0.16 + 0.078 * max((len(word) for word in words), default=0)
 
 
 def draw(figure: Canvas, name: str) -> str:
     """SVG of the figure: scales with its container, takes the reader's font, and has ids that no other figure has."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     out = StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Type": None})
+    FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None, "Type": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

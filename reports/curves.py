@@ -1,0 +1,231 @@
+"""Figures of lines and dots: the cost of a search, learning curves, VQA by question type."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+from vlpbench.reports import gallery, plots, stats
+from vlpbench.reports.board import Board
+from vlpbench.reports.gallery import Search
+from vlpbench.reports.measured import Measured
+from vlpbench.reports.names import Row
+from vlpbench.reports.stats import Estimate
+from vlpbench.reports.summary import listed
+from vlpbench.reports.svg import FAINT, INK, PAPER, Figure, canvas, colour, draw
+from vlpbench.reports.table import Item, row_item, value_item
+from vlpbench.reports.units import Scale, duration, plain, scale
+
+SMALLEST, LARGEST = 10.0, 100_000.0
+"""Images of the galleries that the search figure spans."""
+DASH: dict[str, Any] = {"dual": "-", "rerank": (0, (5, 2)), "exhaustive": (0, (1, 1.4))}
+LINE: dict[str, Any] = {"off": "-", "queue": (0, (5, 2)), "distill": (0, (1, 1.4))}
+PERCENT = Scale(factor=1, name="%")
+
+
+def search_cost(board: Board, suffix: str) -> Figure | None:
+    """Predicted FLOPs of searching a gallery, with the sizes at which one way becomes cheaper than another."""
+    found = gallery.searches(board)
+    if len(found) < 2:
+        return None
+    name = f"search{suffix}"
+    crossings = _crossings(found)
+    figure, (axes,) = canvas(4.1, left=["100 PFLOP"], right=[f"{s.title}   " for s in found], foot=0.55)
+    sizes = [SMALLEST * (LARGEST / SMALLEST) ** (i / 80) for i in range(81)]
+    for one in found:
+        axes.plot(sizes, [one.flops(n) for n in sizes], color=colour(one.row.arch), linestyle=DASH[one.way])
+    axes.set_xlim(SMALLEST, LARGEST)
+    plots.plain_log(axes, "x", subs=(1,))
+    plots.plain_log(axes, "y", _flop_tick, subs=(1,))
+    low, high = axes.get_ylim()
+    axes.set_yticks([10.0**e for e in range(0, 31, 3) if low <= 10.0**e <= high])
+    for images, label in gallery.GALLERIES.items():
+        axes.axvline(images, color=FAINT, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.text(images, high, f" {label}", color=FAINT, fontsize=8.5, rotation=90, va="top", ha="right")
+    for at, a, _ in crossings:
+        axes.plot(at, a.flops(at), marker="o", color=INK, markerfacecolor=PAPER, markersize=6, zorder=5)
+        axes.annotate(
+            f"{at:,.0f}", (at, a.flops(at)), (5, -11), textcoords="offset points", fontsize=9, color=INK, zorder=5
+        )
+    plots.quiet(axes)
+    axes.set_xlabel("images in the gallery (log); five texts each")
+    plots.end_labels(axes, [(s.flops(LARGEST), s.title, colour(s.row.arch)) for s in found], log=True)
+    words = [f"{a.title} equals {b.title} at {at:,.0f} images" for at, a, b in crossings]
+    return Figure(
+        name=name,
+        title="What a search costs",
+        alt=f"Predicted FLOPs of a search against gallery size for {listed([s.title for s in found])}. "
+        + (f"Crossovers: {listed(words)}." if words else "No two lines cross."),
+        caption=_search_caption(found, words),
+        drawing=draw(figure, name),
+        table=_search_table(board, found, name),
+    )
+
+
+def _search_caption(found: list[Search], words: list[str]) -> str:
+    size = dict(found[0].measured.setting)["size"]
+    rings = f" Rings: {listed(words)}." if words else ""
+    return (
+        f"Predicted from the FLOPs of the stages at {size}, both directions. Solid: dual, N + M encodings. Dashed: "
+        f"rerank, and k = {gallery.CANDIDATES} fusions a query. Dotted: exhaustive, N × M fusions.{rings}"
+    )
+
+
+def _flop_tick(value: float) -> str:
+    """``1 TFLOP``; one name for each factor of a thousand."""
+    for exponent, prefix in ((24, "Y"), (21, "Z"), (18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**exponent:
+            return f"{value / 10**exponent:,.0f} {prefix}FLOP"
+    return f"{value:,.0f} FLOP"
+
+
+def _crossings(found: list[Search]) -> list[tuple[float, Search, Search]]:
+    """Where the lines of two searches meet, smallest gallery first."""
+    met = [(gallery.crossing(a.flops, b.flops, SMALLEST, LARGEST), a, b) for a, b in combinations(found, 2)]
+    return sorted(((at, a, b) for at, a, b in met if at is not None), key=lambda entry: entry[0])
+
+
+def _search_table(board: Board, found: list[Search], name: str) -> Any:
+    """FLOPs at round gallery sizes, and the time they take at the throughput measured here."""
+    sizes = (100, 1000, 5000, 100_000)
+    rows = []
+    for one in found:
+        items = []
+        for n in sizes:
+            flops = one.flops(n)
+            unit = scale("FLOP", [flops])
+            took = _seconds(board, one, flops)
+            note = f"about {duration(took)}" if took else ""
+            items.append(Item(text=unit.full(flops), note=note, value=flops, record=one.measured.first.id))
+        rows.append((Item(text=one.title, kind="head", family=one.row.arch), *items))
+    heads = ("Search", *(f"{plain(n)} images" for n in sizes))
+    return plots.figure_table(name, "What a search costs", heads, rows, 1)
+
+
+def _seconds(board: Board, one: Search, flops: float) -> float | None:
+    rate, work = board.value(one.row, "throughput"), board.value(one.row, "flops_forward")
+    return flops / (work.value * rate.value) if rate and work else None
+
+
+def question_types(board: Board, suffix: str) -> Figure | None:
+    """VQA accuracy by type of question."""
+    shown = [
+        (row if m.row.arch == row.arch else m.row, m)
+        for row in board.rows
+        if (m := board.get(row, "vqa_accuracy")) and isinstance(m.detail("by_type"), dict)
+    ]
+    kinds = list(dict.fromkeys(kind for _, m in shown for kind in m.detail("by_type")))
+    if not kinds:
+        return None
+    name = f"vqa-types{suffix}"
+    step = 0.8 / len(shown)
+    legend = 0.2 + 0.22 * ((len(shown) + 1) // 2)
+    tall = legend + 0.55 + max(0.5, 0.16 * len(shown)) * len(kinds)
+    figure, (axes,) = canvas(tall, left=kinds, head=legend, foot=0.55)
+    for index, (row, m) in enumerate(shown):
+        hue = colour(row.arch)
+        for place, kind in enumerate(kinds):
+            value = _type_rate(m, kind)
+            if value is None:
+                continue
+            y = place + step * (index - (len(shown) - 1) / 2)
+            if value.interval:
+                axes.plot(value.interval, [y, y], color=hue, linewidth=1.6, alpha=0.55)
+            axes.plot(value.value, y, marker=plots.MARKER.get(row.momentum, "o"), color=hue, markersize=6, linestyle="")
+    for place in range(len(kinds) - 1):
+        axes.axhline(place + 0.5, color=FAINT, linewidth=0.5, alpha=0.6)
+    plots.horizontal(axes, kinds)
+    axes.set_ylim(len(kinds) - 0.5, -0.5)
+    axes.set_xlim(0, 101)
+    axes.set_xlabel("%")
+    handles = [
+        axes.plot(
+            [], [], marker=plots.MARKER.get(row.momentum, "o"), color=colour(row.arch), linestyle="", label=row.title
+        )[0]
+        for row, _ in shown
+    ]
+    figure.legend(
+        handles=handles, loc="upper left", borderaxespad=0, ncols=2, frameon=False, handletextpad=0.1, fontsize=9.5
+    )
+    rows = [(row_item(row), *(_type_item(m, kind) for kind in kinds)) for row, m in shown]
+    size = dict(shown[0][1].setting)["size"]
+    words = [f"{row.title} {', '.join(f'{k} {_type_item(m, k).text}' for k in kinds)}" for row, m in shown]
+    return Figure(
+        name=name,
+        title="VQA by type of question",
+        alt=f"Accuracy in percent by question type: {'; '.join(words)}.",
+        caption=f"Share answered exactly by {size} models. Lines: 95 % interval over the questions of the type.",
+        drawing=draw(figure, name),
+        table=plots.figure_table(name, "VQA by type of question, %", ("Variant", *kinds), rows, 1),
+    )
+
+
+def _type_rate(m: Measured, kind: str) -> Estimate | None:
+    found = m.detail("by_type").get(kind)
+    if not found:
+        return None
+    percent, n = float(found["accuracy"]), int(found.get("n", 0))
+    return stats.rate(percent, n) if n else Estimate(value=percent)
+
+
+def _type_item(m: Measured, kind: str) -> Item:
+    value = _type_rate(m, kind)
+    return value_item(value, PERCENT, m) if value else Item(text="–")
+
+
+def learning(board: Board, suffix: str) -> Figure | None:
+    """Training losses against the step, one panel for an objective."""
+    shown = _curves(board)
+    objectives = list(dict.fromkeys(key for _, _, curve in shown for point in curve for key in losses(point)))
+    if not objectives:
+        return None
+    name = f"learning{suffix}"
+    names = [f"{row.title}   " for row, _, _ in shown]
+    figure, panels = canvas(
+        0.6 + 1.9 * len(objectives), len(objectives), left=["10.0"], right=names, head=0.3, foot=0.55
+    )
+    rows = []
+    for objective, axes in zip(objectives, panels, strict=True):
+        ends = []
+        for row, m, curve in shown:
+            points = [(float(p["step"]), losses(p)[objective]) for p in curve if objective in losses(p)]
+            if not points:
+                continue
+            axes.plot(*zip(*points, strict=True), color=colour(row.arch), linestyle=LINE.get(row.momentum, "-"))
+            ends.append((points[-1][1], row.title, colour(row.arch)))
+            last = Item(text=f"{points[-1][1]:.3f}", value=points[-1][1], record=m.first.id)
+            rows.append((row_item(row), Item(text=objective.upper()), Item(text=f"{points[-1][0]:,.0f}"), last))
+        axes.set_title(f"{objective.upper()} loss", fontweight="normal")
+        axes.set_xlim(0, max((p["step"] for _, _, curve in shown for p in curve), default=1))
+        plots.quiet(axes)
+        plots.end_labels(axes, ends, gap=0.14)
+    panels[-1].set_xlabel("training step")
+    return Figure(
+        name=name,
+        title="Learning curves",
+        alt=f"Training loss against the step for {listed(objectives)}, {listed([row.title for row, _, _ in shown])}.",
+        caption=(
+            f"Loss of each objective while {dict(shown[0][1].setting)['size']} models are pre-trained. Solid: momentum "
+            "off, dashed: queue, dotted: distill. Soft targets raise the floor of a loss: compare shapes, not heights."
+        ),
+        drawing=draw(figure, name),
+        table=plots.figure_table(name, "Last losses", ("Variant", "Objective", "Step", "Loss"), rows, 3),
+    )
+
+
+def _curves(board: Board) -> list[tuple[Row, Measured, list[dict[str, Any]]]]:
+    """One learning curve for a variant, from whichever of its records holds one."""
+    found = []
+    for row in board.rows:
+        mine = [m for m in board.everything if m.row == row and m.ok and isinstance(m.detail("curve"), list)]
+        mine = [m for m in mine if len(m.detail("curve")) > 1]
+        if mine:
+            found.append((row, mine[0], mine[0].detail("curve")))
+    return found
+
+
+def losses(point: dict[str, Any]) -> dict[str, float]:
+    """The losses of one point of a curve, by objective."""
+    nested = point.get("loss", point)
+    aside = ("step", "cpu_seconds", "seconds", "lr", "alpha", "total")
+    return {k: float(v) for k, v in nested.items() if k not in aside and isinstance(v, (int, float))}

@@ -1,0 +1,166 @@
+"""What figures are made of: bars, labels that keep apart, axes in plain numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlpbench.reports.stats import Estimate
+from vlpbench.reports.svg import FAINT, GRID, INK, ON, colour
+from vlpbench.reports.table import Head, Item, Table
+from vlpbench.reports.units import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.axes import Axes
+
+HATCH = {"off": "", "queue": "///", "distill": "xxx"}
+MARKER = {"off": "o", "queue": "s", "distill": "D"}
+SHADES = (1.0, 0.78, 0.56, 0.4, 0.28, 0.18)
+"""Opacity of the parts of a stacked bar, first to last."""
+READABLE = 0.6
+"""From this opacity on text on a part is set in the page's colour, below in ink."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One bar: a name, the architecture whose colour it has, its momentum state, and its value or a word instead."""
+
+    name: str
+    arch: str
+    momentum: str
+    estimate: Estimate | None = None
+    word: str = ""
+    """Set at the end of the bar, or in its place."""
+
+
+def height(bars: int) -> float:
+    """Inches of a figure of horizontal bars."""
+    return 0.4 + 0.38 * max(bars, 2)
+
+
+def horizontal(axes: Axes, names: Sequence[str]) -> None:
+    """Rows from top to bottom with their names; a grid for reading values off; zero is on the axis."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x")
+
+
+def bar_rows(axes: Axes, bars: Sequence[Bar], factor: float) -> None:
+    """Bars with whiskers over the interval and a word behind each."""
+    longest = max((bar.estimate.value for bar in bars if bar.estimate), default=0.0) / factor
+    for place, bar in enumerate(bars):
+        end = 0.0
+        if bar.estimate is not None:
+            value = bar.estimate.value / factor
+            axes.barh(place, value, height=0.62, color=colour(bar.arch), hatch=HATCH.get(bar.momentum, ""), linewidth=0)
+            end = value
+            if bar.estimate.interval:
+                low, high = (edge / factor for edge in bar.estimate.interval)
+                axes.plot([low, high], [place, place], color=INK, linewidth=1.4, marker="|", markersize=6)
+                end = max(end, high)
+        axes.text(end + 0.015 * longest, place, bar.word, va="center", color=INK if bar.estimate else FAINT)
+    axes.set_xlim(0, 1.28 * longest if longest else 1)
+
+
+def stacked_row(axes: Axes, place: int, arch: str, parts: Sequence[tuple[str, float]], whole: float) -> None:
+    """One stacked bar in shades of the architecture's colour; a part is named where its name fits.
+
+    Args:
+        axes: where to draw.
+        place: row.
+        arch: architecture that gives the colour.
+        parts: name and value, in the order of `SHADES`; a zero is left out but keeps its shade.
+        whole: longest bar of the figure.
+    """
+    left = 0.0
+    for shade, (name, value) in zip(SHADES, parts, strict=False):
+        if value <= 0:
+            continue
+        last = name.startswith("momentum")
+        axes.barh(
+            place,
+            value,
+            left=left,
+            height=0.62,
+            color=colour(arch),
+            alpha=shade,
+            hatch="///" if last else "",
+            linewidth=0,
+        )
+        if value > (0.021 * len(name) + 0.02) * whole:
+            ink = ON if shade >= READABLE else INK
+            axes.text(left + value / 2, place, name, ha="center", va="center", color=ink, fontsize=9)
+        left += value
+
+
+def plain_log(
+    axes: Axes, which: str, shown: Callable[[float], str] = plain, *, subs: Sequence[float] = (1, 2, 5)
+) -> None:
+    """A logarithmic axis whose ticks are written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: shown(value)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """Places as near to the values as can be, none closer to the next than ``gap``, order kept.
+
+    Overlapping labels are merged into blocks that sit centred on the mean of what they label.
+    """
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    blocks: list[tuple[float, list[int]]] = []
+    for index in order:
+        centre, members = values[index], [index]
+        while blocks and blocks[-1][0] + gap * (len(blocks[-1][1]) + len(members)) / 2 > centre:
+            _, before = blocks.pop()
+            members = before + members
+            centre = sum(values[i] for i in members) / len(members)
+        blocks.append((centre, members))
+    placed = [0.0] * len(values)
+    for centre, members in blocks:
+        for rank, index in enumerate(members):
+            placed[index] = centre + gap * (rank - (len(members) - 1) / 2)
+    return placed
+
+
+def end_labels(axes: Axes, ends: Sequence[tuple[float, str, str]], *, log: bool = False, gap: float = 0.075) -> None:
+    """Names lines at the right edge, kept apart, each tied to its line by a hair.
+
+    Args:
+        axes: with its limits already set.
+        ends: height of the line's end in data units, text, colour.
+        log: whether the vertical axis is logarithmic.
+        gap: least distance in parts of the axis.
+    """
+    low, high = axes.get_ylim()
+    warp = math.log10 if log else float
+    full = warp(high) - warp(low)
+    at = [(warp(max(value, low)) - warp(low)) / full for value, _, _ in ends]
+    for (_, text, hue), true, place in zip(ends, at, spread(at, gap), strict=True):
+        axes.plot([1.0, 1.03], [true, place], transform=axes.transAxes, color=hue, linewidth=0.8, clip_on=False)
+        axes.text(1.045, place, text, transform=axes.transAxes, va="center", color=INK, fontsize=9.5)
+
+
+def quiet(axes: Axes) -> None:
+    """Grid lines behind, no ticks sticking out."""
+    axes.grid(color=GRID)
+    axes.tick_params(length=0)
+
+
+def figure_table(name: str, title: str, heads: Sequence[str], rows: Sequence[Sequence[Item]], numeric: int) -> Table:
+    """The numbers behind a figure; columns from ``numeric`` on hold numbers."""
+    found = [Head(title=head, numeric=place >= numeric) for place, head in enumerate(heads)]
+    return Table(name=name, title=title, caption="", heads=tuple(found), rows=tuple(tuple(row) for row in rows))
