@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +107,7 @@ class Timing:
 
     def flags(self) -> list[str]:
         """Why these samples should not be trusted blindly; empty if nothing speaks against them."""
-        found = quality(self.total).flags
+        found = quality(self.total).flags()
         if self.load.foreign_cores > FOREIGN_MOST:
             found.append(f"foreign load: other processes kept {self.load.foreign_cores:.2f} cores busy")
         if self.load.waited is not None and self.load.waited > WAITED_MOST:
@@ -122,44 +122,54 @@ class Quality:
     """How well repeated measurements of one thing agree. None where there are too few samples to say."""
 
     cv: float | None
+    """Standard deviation over mean."""
     drift: float | None
+    """Median of the last third over that of the first, minus 1."""
     aa: float | None
-    flags: list[str] = field(default_factory=list)
+    """Larger over smaller of the two halves' minima, minus 1."""
+
+    def flags(self) -> list[str]:
+        """What exceeds its limit."""
+        found = []
+        if self.cv is not None and self.cv > CV_MOST:
+            found.append(f"scattered: standard deviation is {self.cv:.0%} of the mean")
+        if self.drift is not None and abs(self.drift) > DRIFT_MOST:
+            found.append(f"drifting: the last third is {self.drift:+.0%} off the first")
+        if self.aa is not None and self.aa > AA_MOST:
+            found.append(f"A/A: the minima of the two halves differ by {self.aa:.0%}")
+        return found
 
 
 def quality(seconds: Sequence[float]) -> Quality:
-    """Scatter, drift and A/A ratio of samples in the order they were taken.
-
-    ``cv`` is the standard deviation over the mean; ``drift`` the last third's median over the first third's, minus 1;
-    ``aa`` the larger over the smaller of the two halves' minima, minus 1. The last two need six samples.
-    """
-    count, flags = len(seconds), []
+    """Scatter, drift and A/A ratio of samples in the order they were taken; the last two need six of them."""
+    count = len(seconds)
     cv = statistics.stdev(seconds) / statistics.fmean(seconds) if count > 1 else None
-    drift = aa = None
-    if count >= 6:
-        third, half = count // 3, count // 2
-        drift = statistics.median(seconds[-third:]) / statistics.median(seconds[:third]) - 1
-        low, high = sorted((min(seconds[:half]), min(seconds[half:])))
-        aa = high / low - 1
-    if cv is not None and cv > CV_MOST:
-        flags.append(f"scattered: standard deviation is {cv:.0%} of the mean")
-    if drift is not None and abs(drift) > DRIFT_MOST:
-        flags.append(f"drifting: the last third is {drift:+.0%} off the first")
-    if aa is not None and aa > AA_MOST:
-        flags.append(f"A/A: the minima of the two halves differ by {aa:.0%}")
-    return Quality(cv=cv, drift=drift, aa=aa, flags=flags)
+    if count < 6:
+        return Quality(cv=cv, drift=None, aa=None)
+    third, half = count // 3, count // 2
+    drift = statistics.median(seconds[-third:]) / statistics.median(seconds[:third]) - 1
+    low, high = sorted((min(seconds[:half]), min(seconds[half:])))
+    return Quality(cv=cv, drift=drift, aa=high / low - 1)
 
 
-def measure(phases: Sequence[Phase], *, device: torch.device, limits: Limits) -> Timing:
-    """Warms up and samples calls made of these phases, by the device's own clock where it has one."""
+def measure(phases: Sequence[Phase], *, limits: Limits, device: torch.device | None = None) -> Timing:
+    """Warms up, then samples calls made of these phases.
+
+    Args:
+        phases: what one call consists of. On the wall clock the last one waits for the device's work.
+        limits: how long it may take.
+        device: whose own clock to use, which a CUDA device has; None is the wall clock.
+    """
 
     def call() -> None:
         for phase in phases:
             phase()
-        synchronize(device)
+        if device is not None:
+            synchronize(device)
 
     warmup = warm_up(call, limits)
-    return sample(phases, calls_within(warmup, limits), device=device, warmup=warmup)
+    calls = max(limits.least, min(limits.most, int(limits.seconds / warmup.seconds)))
+    return sample(phases, calls, warmup=warmup, device=device)
 
 
 def warm_up(call: Phase, limits: Limits) -> Warmup:
@@ -169,24 +179,18 @@ def warm_up(call: Phase, limits: Limits) -> Warmup:
     while not steady and time.perf_counter() - began < limits.warm_seconds and len(took) < limits.warm_most:
         took += wall((call,), 1)[0]
         if len(took) > 2 * WINDOW:
-            before, after = (
-                statistics.median(took[-2 * WINDOW : -WINDOW]),
-                statistics.median(took[1:][-WINDOW:] or took),
-            )
+            before, after = statistics.median(took[-2 * WINDOW : -WINDOW]), statistics.median(took[-WINDOW:])
             steady = abs(after - before) <= AGREE * before
-    return Warmup(first=took[0], calls=len(took), steady=steady, seconds=statistics.median(took[1:][-WINDOW:] or took))
+    seconds = statistics.median(took[1:][-WINDOW:] or took)
+    return Warmup(first=took[0], calls=len(took), steady=steady, seconds=seconds)
 
 
-def calls_within(warmup: Warmup, limits: Limits) -> int:
-    """How many calls fit the limits."""
-    return max(limits.least, min(limits.most, int(limits.seconds / warmup.seconds)))
-
-
-def sample(phases: Sequence[Phase], calls: int, *, device: torch.device, warmup: Warmup) -> Timing:
-    """Times ``calls`` calls after a warm-up: by CUDA events on a CUDA device, by the wall clock elsewhere."""
+def sample(phases: Sequence[Phase], calls: int, *, warmup: Warmup, device: torch.device | None = None) -> Timing:
+    """Times ``calls`` calls after a warm-up: by CUDA events on a CUDA device, by the wall clock otherwise."""
+    stopwatch = on_device if device is not None and device.type == "cuda" else wall
     graphs = _compiled_graphs()
     with _no_garbage_collection(), watch_load() as load:
-        taken = on_device(phases, calls) if device.type == "cuda" else wall(phases, calls)
+        taken = stopwatch(phases, calls)
     return Timing(
         warmup=warmup,
         phases=tuple(tuple(phase) for phase in taken),

@@ -69,8 +69,7 @@ class Subject:
         geometry = _geometry(cell)
         changes = _changes(cell, geometry)
         if measures.spec(cell.measure).kind == "memory" and not meta:
-            with torch.device("meta"):  # imports what the model needs, so that its weights alone lie above the baseline
-                registry.build(cell.arch, cell.size, changes)
+            _import_everything(cell, changes)
         baseline = psutil.Process().memory_info().rss
         # Trained weights matter to accuracy alone; what a step costs does not depend on their values.
         draws = ExitStack() if measures.spec(cell.measure).kind == "accuracy" else tiled_init()
@@ -97,6 +96,11 @@ class Subject:
     def batch(self) -> Batch:
         """The next of `batches`, round and round, so that no cache holds the last call's input."""
         return next(self._rotation)
+
+    def prepare(self) -> None:
+        """Makes the inputs and waits until they are on the device, before any clock runs."""
+        if self.batches and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """The inference of matching pairs, in the cell's type: encode, embed where it can, fuse where it can.
@@ -188,6 +192,8 @@ class Subject:
             fastpath = torch.backends.mha
             _set(stack, fastpath.get_fastpath_enabled, fastpath.set_fastpath_enabled, False)
             stack.enter_context(torch.backends.cudnn.flags(benchmark=False, allow_tf32=tf32))
+            if self.device.type == "cuda":
+                stack.enter_context(torch.cuda.device(self.device))
             stack.enter_context(sdpa_kernel(backends))
             yield
 
@@ -270,7 +276,7 @@ def special_tokens(geometry: Geometry | None, *, vocab_size: int) -> SpecialToke
 
 def compile_verbs(learner: Learner) -> None:
     """Compiles the methods of the interface on the student and on the teacher, each for itself."""
-    models = [learner.model]
+    models: list[Any] = [learner.model]
     if learner.momentum is not None:
         models.append(learner.momentum.model)
     for model in models:
@@ -302,6 +308,15 @@ def _changes(cell: Cell, geometry: Geometry | None) -> dict[str, Any]:
     if cell.text_len is not None:
         changes["text_len"] = cell.text_len
     return changes
+
+
+def _import_everything(cell: Cell, changes: dict[str, Any]) -> None:
+    """Loads the code that building and training will need, so that only data lies above the baseline of memory."""
+    with torch.device("meta"):
+        registry.build(cell.arch, cell.size, changes)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    torch.optim.AdamW([weight]).step()
 
 
 def _set(stack: ExitStack, get: Callable[[], Any], put: Callable[[Any], None], value: Any) -> None:
