@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache as once
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlpbench.benchmarks import schedule
 from vlpbench.benchmarks.env import package_folder
+from vlpbench.benchmarks.worker import CACHE_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     import torch
@@ -112,6 +116,29 @@ def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progres
             finished.save({"learner": learner.state_dict(), "curve": curve.as_dict()})
             state_file(cache, key, source, "checkpoint").remove()
     return Pretrained(learner=learner.eval(), curve=curve, config=config, key=key, cached=state is not None)
+
+
+def open_data(cell: Cell) -> Source:
+    """The cell's data; the seed of a cell is that of its training set as well.
+
+    Raises:
+        UnknownName: for an unknown source, or one that has no data for the cell's size.
+        DataError: for data that cannot be used.
+    """
+    from vlpbench.benchmarks.data.sources import open_source
+
+    return open_source(cell.data, size=cell.size, noise=cell.noise, seed=cell.seed)
+
+
+@contextmanager
+def cache_folder() -> Iterator[Path]:
+    """The folder of shared pre-trainings that the worker names; without one, a temporary folder."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        yield Path(given)
+    else:
+        with tempfile.TemporaryDirectory(prefix="vlpbench-") as folder:
+            yield Path(folder)
 
 
 def state_file(cache: Path, key: str, source: Source, kind: str) -> StateFile:

@@ -130,3 +130,46 @@ class Source(Protocol):
     def galleries(self) -> Mapping[str, str]:
         """Name -> one sentence on what it holds."""
         ...
+
+
+@runtime_checkable
+class FoilBatch(Protocol):
+    """Pictures, a true statement of each, and false ones that differ from it by one swap."""
+
+    @property
+    def image(self) -> Tensor:
+        """(B, 3, H, W)."""
+        ...
+
+    @property
+    def true(self) -> Text:
+        """B statements."""
+        ...
+
+    @property
+    def false(self) -> Mapping[str, Text]:
+        """B statements by kind of swap."""
+        ...
+
+
+@runtime_checkable
+class Foils(Protocol):
+    """The swap test: which of two statements of nearly the same words is true of the picture?"""
+
+    kinds: tuple[str, ...]
+    """Kinds of swap."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray) -> FoilBatch:
+        """The pictures and statements of these rows (K,) int64."""
+        ...
+
+
+@runtime_checkable
+class Swaps(Protocol):
+    """A source that has a swap test."""
+
+    def foils(self) -> Foils:
+        """All of it."""
+        ...

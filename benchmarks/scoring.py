@@ -1,0 +1,254 @@
+"""Three ways to rank a gallery, chosen by what a model can do: by its embeddings, by its fusion, or both in turn.
+
+Whatever does not depend on a pair is computed once for each image and text. Pairs are fused image after image, so that
+what fusion needs of an image alone (`VLModel.prepare_image`) is computed once for all its texts, and a pair that both
+directions ask for is fused once.
+
+Shape letters: N images, M texts, P pairs, E joint embedding size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from vlpbench.archs.model import take
+from vlpbench.archs.types import Can, Text, Unsupported
+from vlpbench.benchmarks.metrics import Ranks, rank_candidates, rank_embeddings, rank_scores
+from vlpbench.benchmarks.train import text_to
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from vlpbench.archs.learner import Learner
+    from vlpbench.benchmarks.data.base import Gallery
+
+ENCODED = 256
+"""Images or texts encoded at once."""
+FUSED = 512
+"""Pairs fused at once."""
+K = 16
+"""Candidates that are reranked where a cell names no number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A trained learner, ready to score."""
+
+    learner: Learner
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Ranks of a gallery and the work that went into them."""
+
+    ranks: Ranks
+    encoded: int
+    """Images plus texts that went through their encoder."""
+    embedded: int
+    """Images plus texts that were embedded; 0 where the scorer reads no embedding."""
+    fused: int
+    """Pairs that went through fusion."""
+
+    @property
+    def work(self) -> dict[str, int]:
+        """For a record: the terms of N*(encode + embed) + M*(encode + embed) + pairs*fuse."""
+        return {"encoded": self.encoded, "embedded": self.embedded, "fused": self.fused}
+
+
+def by_embed(engine: Engine, gallery: Gallery) -> Scored:
+    """Ranks by the inner product of embeddings: N + M encodings and no fusion."""
+    with evaluating(engine.learner):
+        image, text = _embed(engine, *_encode(engine, gallery))
+    ranks = rank_embeddings(image, text, gallery.owner)
+    total = gallery.images + gallery.texts
+    return Scored(ranks=ranks, encoded=total, embedded=total, fused=0)
+
+
+def by_match(engine: Engine, gallery: Gallery) -> Scored:
+    """Ranks by the matching score of every pair: N * M fusions."""
+    with evaluating(engine.learner):
+        images, texts = _encode(engine, gallery)
+        pairs = torch.arange(gallery.images * gallery.texts)
+        scores = _match(engine, images, texts, pairs, gallery.texts)
+    ranks = rank_scores(scores.view(gallery.images, gallery.texts), gallery.owner)
+    return Scored(ranks=ranks, encoded=gallery.images + gallery.texts, embedded=0, fused=len(pairs))
+
+
+def by_rerank(engine: Engine, gallery: Gallery, k: int) -> Scored:
+    """Shortlists by embedding, ranks the shortlist by the matching score (ALBEF, section 4.1).
+
+    Each direction ranks its own shortlist; everything outside it shares the last place. A pair on both is fused once.
+
+    Args:
+        engine: can embed and match.
+        gallery: what is ranked.
+        k: length of the shortlist; all of the gallery where it has fewer.
+    """
+    n, m = gallery.images, gallery.texts
+    with evaluating(engine.learner):
+        images, texts = _encode(engine, gallery)
+        image, text = _embed(engine, images, texts)
+        texts_of, images_of = _nearest(image, text, min(k, m)).cpu(), _nearest(text, image, min(k, n)).cpu()
+        for_image = torch.arange(n)[:, None] * m + texts_of  # (N, k) pair i, t as the number i * M + t
+        for_text = images_of * m + torch.arange(m)[:, None]  # (M, k)
+        pairs = torch.cat([for_image.flatten(), for_text.flatten()]).unique()
+        scores = _match(engine, images, texts, pairs, m)
+    owner = torch.from_numpy(gallery.owner)
+    own = torch.bincount(owner, minlength=n)
+    ranks = Ranks(
+        image=rank_candidates(
+            scores[torch.searchsorted(pairs, for_image)], owner[texts_of] == torch.arange(n)[:, None], m - own
+        ),
+        text=rank_candidates(
+            scores[torch.searchsorted(pairs, for_text)], images_of == owner[:, None], torch.full((m,), n - 1)
+        ),
+    )
+    return Scored(ranks=ranks, encoded=n + m, embedded=n + m, fused=len(pairs))
+
+
+def rank(engine: Engine, gallery: Gallery, scorer: str, k: int | None = None) -> Scored:
+    """Ranks a gallery by the named scorer.
+
+    Raises:
+        Unsupported: where the model lacks the capability or was not trained to match.
+        ValueError: for an unknown scorer.
+    """
+    if scorer == "embed":
+        return by_embed(engine, gallery)
+    if scorer == "match":
+        return by_match(engine, gallery)
+    if scorer == "rerank":
+        return by_rerank(engine, gallery, k or K)
+    raise ValueError(f"unknown scorer {scorer!r}: known are embed, match, rerank")
+
+
+def fusions(scorer: str, gallery: Gallery, k: int | None = None) -> int:
+    """The most pairs that ranking the gallery may fuse."""
+    n, m = gallery.images, gallery.texts
+    return {"embed": 0, "match": n * m, "rerank": n * min(k or K, m) + m * min(k or K, n)}[scorer]
+
+
+def default_scorer(can: Can) -> str:
+    """How a cell that names no scorer is scored: by embedding where the model can, as that serves every gallery."""
+    return "embed" if Can.EMBED in can else "match"
+
+
+def score_pairs(engine: Engine, image: Tensor, texts: list[Text], scorer: str) -> Tensor:
+    """(B, len(texts)) scores of each image with the text in its row of every batch of ``texts``.
+
+    ``rerank`` decides between few candidates as ``match`` does.
+    """
+    model = engine.learner.model
+    with evaluating(engine.learner), engine.autocast():
+        images = model.encode_image(image.to(engine.device))
+        states = [model.encode_text(text_to(text, engine.device)) for text in texts]
+        if scorer == "embed":
+            embedded = model.embed_image(images).float()
+            columns = [(embedded * model.embed_text(state).float()).sum(1) for state in states]
+        else:
+            prepared = model.prepare_image(images)
+            columns = [engine.learner.match_logits(model.fuse(prepared, state)) for state in states]
+    return torch.stack(columns, dim=1).float().cpu()
+
+
+@contextmanager
+def evaluating(learner: Learner) -> Iterator[None]:
+    """No gradients, and evaluation mode, which is put back."""
+    before = learner.training
+    learner.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        learner.train(before)
+
+
+def _encode(engine: Engine, gallery: Gallery) -> tuple[Any, Any]:
+    """Encoder states of all images and of all texts."""
+    model, images, texts = engine.learner.model, [], []
+    for rows in _slices(gallery.images, ENCODED):
+        with engine.autocast():
+            images.append(model.encode_image(gallery.image_batch(rows).to(engine.device)))
+    for rows in _slices(gallery.texts, ENCODED):
+        with engine.autocast():
+            texts.append(model.encode_text(text_to(gallery.text_batch(rows), engine.device)))
+    return join(images), join(texts)
+
+
+def _embed(engine: Engine, images: Any, texts: Any) -> tuple[Tensor, Tensor]:
+    model = engine.learner.model
+    if Can.EMBED not in model.can:
+        raise Unsupported(f"{type(model).__name__} cannot embed, so it has no embeddings to rank by; score by match")
+    with engine.autocast():
+        return model.embed_image(images).float(), model.embed_text(texts).float()
+
+
+def _nearest(queries: Tensor, candidates: Tensor, k: int) -> Tensor:
+    """(Q, k) the candidates of the largest inner product, block by block."""
+    return torch.cat([(block @ candidates.T).topk(k, dim=1).indices for block in queries.split(ENCODED)])
+
+
+def _match(engine: Engine, images: Any, texts: Any, pairs: Tensor, m: int) -> Tensor:
+    """(P,) float32 on the CPU: matching scores of pairs (i, t) given as sorted numbers ``i * m + t``."""
+    model = engine.learner.model
+    if Can.FUSE not in model.can:
+        raise Unsupported(f"{type(model).__name__} cannot fuse, so it cannot match pairs; score by embed")
+    image_rows, text_rows = pairs // m, pairs % m
+    scores = torch.empty(len(pairs))
+    for part in _image_major(image_rows):
+        unique, position = image_rows[part].unique_consecutive(return_inverse=True)
+        with engine.autocast():
+            prepared = model.prepare_image(take(images, unique.to(engine.device)))
+            here, there = position.to(engine.device), text_rows[part].to(engine.device)
+            fused = model.fuse(take(prepared, here), take(texts, there))
+            scores[part] = engine.learner.match_logits(fused).float().cpu()
+    return scores
+
+
+def _image_major(image_rows: Tensor) -> Iterator[slice]:
+    """Consecutive pairs, at most `FUSED` at once, cut between images wherever a single image has no more than that."""
+    ends = np.cumsum(image_rows.unique_consecutive(return_counts=True)[1].numpy())
+    start, total = 0, len(image_rows)
+    while start < total:
+        whole = ends[(ends > start) & (ends <= start + FUSED)]
+        stop = int(whole[-1]) if len(whole) else min(start + FUSED, total)
+        yield slice(start, stop)
+        start = stop
+
+
+def _slices(size: int, step: int) -> Iterator[np.ndarray]:
+    return (np.arange(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def join(states: list[Any]) -> Any:
+    """One encoder state from several, along the batch: the inverse of taking rows (`vlpbench.archs.model.take`).
+
+    Raises:
+        TypeError: for a state of anything but tensors, None, tuples, lists, dicts and dataclasses.
+    """
+    first = states[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return torch.cat(states)
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        return type(first)(*(join(list(items)) for items in zip(*states, strict=True)))
+    if isinstance(first, (tuple, list)):
+        return type(first)(join(list(items)) for items in zip(*states, strict=True))
+    if isinstance(first, dict):
+        return {key: join([state[key] for state in states]) for key in first}
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        names = [field.name for field in dataclasses.fields(first)]
+        return dataclasses.replace(first, **{name: join([getattr(state, name) for state in states]) for name in names})
+    raise TypeError(
+        f"an encoder state may hold tensors, tuples, lists, dicts and dataclasses, not {type(first).__name__}"
+    )
