@@ -75,18 +75,18 @@ class Learner(nn.Module):
             generator: draws what is not given: on its own device, the CPU for reproducible runs.
         """
         draws = draws or Draws()
+        soft = 0.0 if self.recipe.momentum != "distill" else self.recipe.alpha if alpha is None else alpha
         masked = draws.masked
         if masked is None and any(o.masks for o in self._objectives.values()):
             masked = draw_masked(batch.text, self.tokens, self.recipe.mlm_probability, generator)
         if self.momentum is not None and self.training and self.recipe.code == "official":
             self.momentum.update(self.student())
-        teacher = self.teacher(batch, masked)
+        teacher = self.teacher(batch, masked if soft > 0 else None)
         if self.momentum is not None and teacher is not None and teacher.queue is not None:
             self.momentum.await_step(teacher.view.image_embed, teacher.view.text_embed, batch.sample_id)
         view = Pass(self.model, batch, masked=masked, negatives=draws.negatives)
         if view.negatives is None and any(o.matches for o in self._objectives.values()):
             view.negatives = draw_negatives(batch.sample_id, self._similarity(view, teacher), generator)
-        soft = 0.0 if self.recipe.momentum != "distill" else self.recipe.alpha if alpha is None else alpha
         return {name: o(view, teacher=teacher, alpha=soft) for name, o in self._objectives.items()}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:

@@ -137,7 +137,11 @@ class VLModel(nn.Module, Generic[I, T]):
 
 
 class Pass(Generic[I, T]):
-    """One model over one batch. Every encoding is computed at most once and shared by all objectives."""
+    """One model over one batch. Every encoding is computed at most once and shared by all objectives.
+
+    The masked text is encoded together with the text, and fused together with the pairs to be matched, where both are
+    wanted: the same numbers in fewer and larger calls.
+    """
 
     def __init__(
         self,
@@ -152,7 +156,7 @@ class Pass(Generic[I, T]):
         self.masked = masked
         """The masked text, drawn by the caller, so that student and teacher see the same one."""
         self.negatives = negatives
-        """Wrong partners, drawn by the caller; may be set once similarities are known."""
+        """Wrong partners, drawn by the caller; may be set once similarities are known, before anything is fused."""
         self._known: dict[str, Any] = {}
 
     @property
@@ -173,7 +177,16 @@ class Pass(Generic[I, T]):
     @property
     def text(self) -> T:
         """Text state of the batch."""
-        return self.once("text", lambda: self.model.encode_text(self.batch.text))
+        return self.once("text", self._encode_text)
+
+    @property
+    def masked_text(self) -> T:
+        """Text state of the masked text.
+
+        Raises:
+            ValueError: if the pass was given none.
+        """
+        return self.once("masked_text", self._encode_masked)
 
     @property
     def image_embed(self) -> Tensor:
@@ -185,26 +198,62 @@ class Pass(Generic[I, T]):
         """(B, E)."""
         return self.once("text_embed", lambda: self.model.embed_text(self.text))
 
-    def fuse_pairs(self, image_rows: Tensor, text_rows: Tensor) -> Fused:
-        """Fuses image ``image_rows[k]`` with text ``text_rows[k]`` of this batch, all in one call."""
-        return self.model.fuse(take(self.image_prepared, image_rows), take(self.text, text_rows))
+    @property
+    def fused_pairs(self) -> Tensor:
+        """Pooled pairs (3B, D): matching ones; text b with its negative image; image b with its negative text.
+
+        Raises:
+            ValueError: if the pass was given no negatives.
+        """
+        return self.once("fused", self._fuse).pooled[: 3 * self.size]
 
     @property
     def fused_masked(self) -> Fused:
-        """The matching pairs with the masked text."""
+        """The matching pairs with the masked text.
 
-        def compute() -> Fused:
-            if self.masked is None:
-                raise ValueError("this pass was given no masked text; pass `masked=` to use a masked objective")
-            return self.model.fuse(self.image_prepared, self.model.encode_text(self.masked.text))
-
-        return self.once("fused_masked", compute)
+        Raises:
+            ValueError: if the pass was given no masked text.
+        """
+        if self.negatives is not None and self.masked is not None and "masked_text" not in self._known:
+            fused = self.once("fused", self._fuse)
+            if len(fused.pooled) > 3 * self.size:
+                text = None if fused.text is None else fused.text[3 * self.size :]
+                return Fused(pooled=fused.pooled[3 * self.size :], text=text)
+        return self.once("fused_masked", lambda: self.model.fuse(self.image_prepared, self.masked_text))
 
     def once(self, name: str, compute: Callable[[], R]) -> R:
         """The result of ``compute``, run the first time that ``name`` is asked for."""
         if name not in self._known:
             self._known[name] = compute()
         return self._known[name]
+
+    def _encode_text(self) -> T:
+        if self.masked is None or "masked_text" in self._known:
+            return self.model.encode_text(self.batch.text)
+        plain, masked = self.batch.text, self.masked.text
+        both = Text(ids=torch.cat([plain.ids, masked.ids]), mask=torch.cat([plain.mask, masked.mask]))
+        return take(self.once("both_texts", lambda: self.model.encode_text(both)), self._rows())
+
+    def _encode_masked(self) -> T:
+        if self.masked is None:
+            raise ValueError("this pass was given no masked text; pass `masked=` to use a masked objective")
+        if "both_texts" in self._known:
+            return take(self._known["both_texts"], self._rows() + self.size)
+        return self.model.encode_text(self.masked.text)
+
+    def _fuse(self) -> Fused:
+        if self.negatives is None:
+            raise ValueError("this pass was given no negatives; pass `negatives=` to use a matching objective")
+        own, texts = self._rows(), self.text
+        image_rows, text_rows = [own, self.negatives.image, own], [own, own, self.negatives.text]
+        if "both_texts" in self._known and "masked_text" not in self._known:
+            texts = self._known["both_texts"]
+            image_rows.append(own)
+            text_rows.append(own + self.size)
+        return self.model.fuse(take(self.image_prepared, torch.cat(image_rows)), take(texts, torch.cat(text_rows)))
+
+    def _rows(self) -> Tensor:
+        return torch.arange(self.size, device=self.batch.image.device)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -36,17 +36,8 @@ class ITM(Objective):
         return at_least_float32(self.head(fused.pooled)[:, 1])
 
     def logits(self, view: Pass[Any, Any]) -> Tensor:
-        """(3B, 2): matching pairs; text b with its wrong image; image b with its wrong text.
-
-        Raises:
-            ValueError: if the pass was given no negatives.
-        """
-        if view.negatives is None:
-            raise ValueError("matching needs negatives; give the pass `negatives=`")
-        own = torch.arange(view.size, device=view.batch.image.device)
-        image_rows = torch.cat([own, view.negatives.image, own])
-        text_rows = torch.cat([own, own, view.negatives.text])
-        return at_least_float32(self.head(view.fuse_pairs(image_rows, text_rows).pooled))
+        """(3B, 2): matching pairs; text b with its wrong image; image b with its wrong text."""
+        return at_least_float32(self.head(view.fused_pairs))
 
     def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
         """See the class; matching is not distilled."""

@@ -112,16 +112,6 @@ def test_features_logits_and_targets(run: Run, check: Any, step: str, alpha: flo
     hard = torch.eye(view.size, to_text.shape[1])
     weights_i2t, weights_t2i = (x[:, : view.size].softmax(1).fill_diagonal_(0) for x in (to_text, to_image))
     twins = {"image_feat_all": (teacher.view.image_embed, "image"), "text_feat_all": (teacher.view.text_embed, "text")}
-    pairs = torch.cat(
-        [
-            view.fuse_pairs(images, texts).pooled
-            for images, texts in (
-                (torch.arange(view.size), torch.arange(view.size)),
-                (draws.negatives.image, torch.arange(view.size)),
-                (torch.arange(view.size), draws.negatives.text),
-            )
-        ]
-    )
     ours = {
         **_features(view, ""),
         **_features(teacher.view, "_m"),
@@ -134,7 +124,7 @@ def test_features_logits_and_targets(run: Run, check: Any, step: str, alpha: flo
         "sim_t2i_targets": alpha * soft_image.softmax(1) + (1 - alpha) * hard,
         "weights_i2t": weights_i2t,
         "weights_t2i": weights_t2i,
-        "vl_embeddings": pairs,
+        "vl_embeddings": view.fused_pairs,
         "vl_output": itm.logits(view),
         "mlm_logits": mlm.head(view.fused_masked.text),
         "logits_m": teacher.heads["mlm"](teacher.view.fused_masked.text),
