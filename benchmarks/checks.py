@@ -88,15 +88,8 @@ def _together(records: Sequence[Record]) -> Iterator[Finding]:
         message = f"measured with {len(codes)} versions of the code ({', '.join(sorted(codes))}): run --again"
         yield Finding(level="warning", code="mixed-code", message=message)
     for record in records:
-        known = measures.MEASURES.get(record.cell.measure)
         rounds = record.detail.get("rounds")
-        if (
-            record.status is Status.OK
-            and known
-            and known.kind == "cost"
-            and isinstance(rounds, list)
-            and len(rounds) < 3
-        ):
+        if record.status is Status.OK and isinstance(rounds, list) and len(rounds) < 3:
             message = f"{label(record.cell)}: {len(rounds)} rounds are too few for an interval; 3 or more give one"
             yield Finding(level="warning", code="few-rounds", message=message, cell=record.cell.id)
 

@@ -6,6 +6,7 @@ The server never touches CUDA, so each child starts its own context and gives al
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import tempfile
 import time
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkServerProcess
 
-PRELOAD = ("torch", "torchvision", "timm", "open_clip", "fvcore.nn")
+PRELOAD = ("torch", "torchvision", "timm", "open_clip", "fvcore.nn", worker.__name__)
 """What takes seconds to import; a name that is missing or fails is left to the child that needs it."""
 PATIENCE = 5.0
 """Seconds that a process gets to end after its result came."""
@@ -55,8 +56,16 @@ class Pool:
 
     def __enter__(self) -> Self:
         """Returns when the server has loaded everything, so that no cell's time limit pays for it."""
-        first = self._context.Process(target=_nothing)
-        first.start()
+        before = os.environ.get("PYTHONWARNINGS")
+        os.environ["PYTHONWARNINGS"] = "ignore"  # libraries complain of one another as they load
+        try:
+            first = self._context.Process(target=_nothing)
+            first.start()
+        finally:
+            if before is None:
+                del os.environ["PYTHONWARNINGS"]
+            else:
+                os.environ["PYTHONWARNINGS"] = before
         first.join()
         return self
 

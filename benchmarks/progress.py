@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from vlpbench.results.record import Cell, Record
 
 
+MINIMUM = 5.0
+"""Seconds of estimated work below which the pace so far tells little."""
+
+
 def duration(seconds: float) -> str:
     """A span of time for people: ``8 s``, ``3 min 20 s``, ``2 h 5 min``."""
     whole = max(round(seconds), 0)
@@ -34,7 +38,7 @@ class Progress:
         self._weights = {i.cell.id: i.seconds / wide[i.kind] for i in plan.items if i.action is Action.RUN}
         self._rounds = plan.suite.rounds
         self._spent = 0.0
-        self._started = time.monotonic()
+        self._started: float | None = None
         self.cells = sum(item.action is not Action.DONE for item in plan.items)
         self.ended_cells = 0
 
@@ -52,6 +56,7 @@ class Progress:
 
     def began(self, cell: Cell, round_number: int | None = None) -> None:
         """A process has started; of a cell in rounds, the round is given, from 0."""
+        self._started = self._started or time.monotonic()
 
     def visited(self, cell: Cell) -> None:
         """One round of a cell is in."""
@@ -63,11 +68,12 @@ class Progress:
         self._spend(record.cell, float("inf"))
 
     def left(self) -> float | None:
-        """Seconds to go at the pace so far; None while there is no pace."""
-        total = self._spent + sum(self._weights.values())
-        if self._spent <= 0 or self._spent < 0.02 * total:
-            return sum(self._weights.values()) or None
-        return (time.monotonic() - self._started) / self._spent * (total - self._spent)
+        """Seconds to go: the estimate, corrected by how the estimates did so far; None where there is no telling."""
+        rest = sum(self._weights.values())
+        if self._started is None or rest <= 0:
+            return rest or None
+        trust = max(MINIMUM, (self._spent + rest) / 10)  # the first few cells do not overthrow the estimate
+        return rest * (time.monotonic() - self._started + trust) / (self._spent + trust)
 
     def _spend(self, cell: Cell, most: float) -> None:
         spent = min(most, self._weights.get(cell.id, 0.0))
@@ -135,6 +141,7 @@ class Live(Plain):
 
     def began(self, cell: Cell, round_number: int | None = None) -> None:
         """Says what runs."""
+        super().began(cell, round_number)
         left = self.left()
         rounds = "" if round_number is None else f"round {round_number + 1} of {self._rounds}: "
         rest = f"about {duration(left)} left, " if left else ""

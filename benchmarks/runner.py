@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from vlpbench.archs import registry
 from vlpbench.benchmarks.env import code_hash
 from vlpbench.benchmarks.measures import base as measures
 from vlpbench.benchmarks.plan import Action, sharing
 from vlpbench.benchmarks.pool import Pool
 from vlpbench.benchmarks.worker import SUBJECT, Job, Outcome
 from vlpbench.results.record import Cell, Env, Record, Series, Status
-from vlpbench.results.store import FINAL, Round
+from vlpbench.results.store import FINAL, Round, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,14 +71,24 @@ class Runner:
                 if item.action is Action.UNSUPPORTED:
                     self._append(item.cell, Outcome(status=Status.UNSUPPORTED, reason=item.reason), _now())
             if todo:
-                modules = {measures.spec(cell.measure).target.partition(":")[0] for cell in todo}
-                with Pool([SUBJECT, *sorted(modules)]) as pool:
+                self._make_cache()
+                with Pool(_modules(todo)) as pool:
                     self._side_by_side(pool, self.plan.todo("count"), self.plan.width("count"))
                     self._side_by_side(pool, self.plan.todo("memory"), 1)
                     self._interleaved(pool, self.plan.todo("cost"))
                     self._side_by_side(pool, self._longest_first("accuracy"), self.plan.width("accuracy"))
         failed = sum(status not in FINAL for status in self._statuses)
         return Summary(done=len(self._statuses) - failed, skipped=self.plan.count(Action.DONE), failed=failed)
+
+    def _make_cache(self) -> None:
+        """Makes the cache folder, and tells git that nothing in it is worth keeping."""
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            (self.cache / ".gitignore").write_text("*\n", encoding="utf-8")
+        except OSError as error:
+            raise StoreError(
+                f"cannot write the cache {self.cache}: {error.strerror}; name another with --cache"
+            ) from error
 
     def _longest_first(self, kind: str) -> list[Cell]:
         items = [item for item in self.plan.items if item.action is Action.RUN and item.kind == kind]
@@ -190,6 +201,14 @@ class Runner:
         self.store.append(record)
         self._statuses.append(record.status)
         self.progress.ended(record)
+
+
+def _modules(cells: Sequence[Cell]) -> list[str]:
+    """Everything that the cells' processes import, to be loaded once for all of them."""
+    targets = {measures.spec(cell.measure).target for cell in cells} | {
+        registry.get(cell.arch).target for cell in cells
+    }
+    return [SUBJECT, *sorted(target.partition(":")[0] for target in targets)]
 
 
 def joined(visits: Sequence[Round]) -> dict[str, Series]:
