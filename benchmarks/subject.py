@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from contextlib import ExitStack, contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 from vlpbench.archs import registry
-from vlpbench.archs.types import Batch, Can, Masked, Negatives, Text, Unsupported
-from vlpbench.benchmarks import schedule
+from vlpbench.archs.types import Batch, Can, Masked, Negatives, Text
+from vlpbench.benchmarks import schedule, settings
 from vlpbench.benchmarks.init import tiled_init
 from vlpbench.benchmarks.measures import base as measures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
     from vlpbench.archs.learner import Draws, Learner, Recipe, SpecialTokens
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 ROTATED_BYTES = 256 * 2**20
 """The rotating inputs together stay under this, so that they never decide a peak of memory."""
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(kw_only=True)
@@ -65,14 +65,14 @@ class Subject:
             Unsupported: for a device or a type that this machine cannot run.
             UnknownName: for an unknown architecture, size or configuration field.
         """
-        device = torch.device("meta") if meta else usable(cell)
+        device = torch.device("meta") if meta else settings.usable(cell)
         geometry = _geometry(cell)
         changes = _changes(cell, geometry)
         if measures.spec(cell.measure).kind == "memory" and not meta:
             _import_everything(cell, changes)
         baseline = psutil.Process().memory_info().rss
         # Trained weights matter to accuracy alone; what a step costs does not depend on their values.
-        draws = ExitStack() if measures.spec(cell.measure).kind == "accuracy" else tiled_init()
+        draws = nullcontext() if measures.spec(cell.measure).kind == "accuracy" else tiled_init()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device, draws:
             torch.manual_seed(cell.seed)
             model = registry.build(cell.arch, cell.size, changes).eval()
@@ -158,44 +158,12 @@ class Subject:
         )
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision in the cell's type: weights stay fp32, matrix products run in ``dtype``.
+        """Mixed precision in the cell's type. Entered anew for every step, see `settings.autocast`."""
+        return settings.autocast(self.cell, self.device)
 
-        Entered anew for every step: torch keeps casts of the weights until the context ends, and an optimiser step in
-        between would go unnoticed.
-        """
-        dtype = None if self.device.type == "meta" else _AUTOCAST.get(self.cell.dtype)
-        kind = "cpu" if dtype is None else self.device.type
-        return torch.autocast(kind, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
-
-    @contextmanager
-    def settings(self) -> Iterator[None]:
-        """Everything global in torch that decides a cost, set from the cell and put back at the end.
-
-        Threads, TF32, the backend of scaled dot product attention, cuDNN's autotuning (off: it would choose kernels by
-        a race), and the fused inference path of `torch.nn.MultiheadAttention` (off: only some architectures would
-        take it, and no counter sees into it).
-        """
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
-        fused = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
-        backends = [*(fused if self.cell.attention == "sdpa" else []), SDPBackend.MATH]
-        tf32 = self.cell.dtype == "tf32"
-        threads = self.cell.threads or torch.get_num_threads()
-        with ExitStack() as stack:
-            _set(stack, torch.get_num_threads, torch.set_num_threads, threads)
-            _set(
-                stack,
-                torch.get_float32_matmul_precision,
-                torch.set_float32_matmul_precision,
-                "high" if tf32 else "highest",
-            )
-            fastpath = torch.backends.mha
-            _set(stack, fastpath.get_fastpath_enabled, fastpath.set_fastpath_enabled, False)
-            stack.enter_context(torch.backends.cudnn.flags(benchmark=False, allow_tf32=tf32))
-            if self.device.type == "cuda":
-                stack.enter_context(torch.cuda.device(self.device))
-            stack.enter_context(sdpa_kernel(backends))
-            yield
+    def settings(self) -> AbstractContextManager[None]:
+        """Everything global in torch that decides a cost, set from the cell and put back at the end."""
+        return settings.applied(self.cell, self.device)
 
     @cached_property
     def _rotation(self) -> Iterator[Batch]:
@@ -213,35 +181,18 @@ class Subject:
 
     def _draw(self, number: int, generator: torch.Generator) -> Batch:
         rows, length, tokens = self.cell.batch, self.model.text_len, self.tokens
-        ids = torch.randint(_first_word(tokens), tokens.vocab_size, (rows, length), generator=generator)
+        # Drawn on the CPU, so that every device is given the same inputs; meta has no values to draw.
+        source: dict[str, Any] = {"device": "meta"} if self.device.type == "meta" else {"generator": generator}
+        ids = torch.randint(_first_word(tokens), tokens.vocab_size, (rows, length), **source)
         ids[:, 0] = tokens.cls
         if tokens.sep is not None:
             ids[:, -1] = tokens.sep
-        image = torch.randn(rows, 3, *self.model.image_size, generator=generator)
+        image = torch.randn(rows, 3, *self.model.image_size, **source)
         return Batch(
             image=image.to(self.device),
             text=Text(ids=ids.to(self.device), mask=torch.ones(rows, length, dtype=torch.bool, device=self.device)),
             sample_id=torch.arange(number * rows, (number + 1) * rows).to(self.device),
         )
-
-
-def usable(cell: Cell) -> torch.device:
-    """The cell's device.
-
-    Raises:
-        Unsupported: if it is not there, or cannot compute in the cell's type.
-    """
-    try:
-        device = torch.device(cell.device)
-    except RuntimeError as error:
-        raise Unsupported(f"{cell.device!r} is no device; use cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise Unsupported(f"device {cell.device!r} is not measured here; use cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise Unsupported(f"device {cell.device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
-    if cell.dtype == "tf32" and device.type != "cuda":
-        raise Unsupported(f"tf32 is a mode of CUDA matrix units; {cell.device} has none, use fp32 or bf16")
-    return device
 
 
 def recipe_of(cell: Cell) -> Recipe:
@@ -317,8 +268,3 @@ def _import_everything(cell: Cell, changes: dict[str, Any]) -> None:
     weight = torch.nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
     torch.optim.AdamW([weight]).step()
-
-
-def _set(stack: ExitStack, get: Callable[[], Any], put: Callable[[Any], None], value: Any) -> None:
-    stack.callback(put, get())
-    put(value)

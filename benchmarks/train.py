@@ -42,6 +42,7 @@ CODE = (
     ("vlpbench.benchmarks.data", "**/*.py"),
     ("vlpbench.benchmarks", "loop.py"),
     ("vlpbench.benchmarks", "schedule.py"),
+    ("vlpbench.benchmarks", "settings.py"),
     ("vlpbench.benchmarks", "subject.py"),
     ("vlpbench.benchmarks", "train.py"),
 )
