@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +15,15 @@ from vlpbench.archs.objectives.itm import ITM, draw_negatives
 from vlpbench.archs.objectives.mlm import draw_masked
 from vlpbench.archs.objectives.momentum import Momentum
 from vlpbench.archs.objectives.queue import Queue
-from vlpbench.archs.objectives.table import spec
+from vlpbench.archs.objectives.table import spec, undistilled
 from vlpbench.archs.types import Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vlpbench.archs.types import Batch, Fused, Masked, Negatives
+
+M = TypeVar("M", bound=nn.Module)
 
 __all__ = ["Draws", "Learner", "Recipe", "SpecialTokens", "decay_groups", "draw_masked"]
 
@@ -42,6 +46,9 @@ class Learner(nn.Module):
     def __init__(self, model: VLModel[Any, Any], recipe: Recipe, tokens: SpecialTokens) -> None:
         """Builds heads, teacher and queue on the model's device.
 
+        What is drawn follows from torch's seed and from each head's own name, so that a head starts from the same
+        weights whatever is trained beside it.
+
         Raises:
             UnknownName: for an unknown objective.
             Unsupported: for an objective or momentum state that the model or the objectives cannot serve.
@@ -52,9 +59,11 @@ class Learner(nn.Module):
             raise Unsupported("no objective is named, so there is nothing to train")
         if recipe.weights and len(recipe.weights) != len(recipe.objectives):
             raise ValueError(f"{len(recipe.weights)} weights {recipe.weights} for objectives {recipe.objectives}")
+        if reason := undistilled(recipe.objectives, recipe.momentum, recipe.distilled):
+            raise Unsupported(reason)
         self.model, self.recipe, self.tokens = model, recipe, tokens
         with next(model.parameters()).device:
-            built: dict[str, Objective] = {name: build(name, model, recipe) for name in recipe.objectives}
+            built = {name: _seeded(name, lambda name=name: build(name, model, recipe)) for name in recipe.objectives}
             self.objectives = nn.ModuleDict(built)
             self.momentum = None if recipe.momentum == "off" else self._momentum()
 
@@ -75,19 +84,21 @@ class Learner(nn.Module):
             generator: draws what is not given: on its own device, the CPU for reproducible runs.
         """
         draws = draws or Draws()
-        soft = 0.0 if self.recipe.momentum != "distill" else self.recipe.alpha if alpha is None else alpha
+        alpha = self.recipe.alpha if alpha is None else alpha
+        soft = {name: alpha if self._softens(name) else 0.0 for name in self._objectives}
         masked = draws.masked
         if masked is None and any(o.masks for o in self._objectives.values()):
             masked = draw_masked(batch.text, self.tokens, self.recipe.mlm_probability, generator)
         if self.momentum is not None and self.training and self.recipe.code == "official":
             self.momentum.update(self.student())
-        teacher = self.teacher(batch, masked if soft > 0 else None)
+        softened = any(o.masks and soft[name] > 0 for name, o in self._objectives.items())
+        teacher = self.teacher(batch, masked if softened else None)
         if self.momentum is not None and teacher is not None and teacher.queue is not None:
             self.momentum.await_step(teacher.view.image_embed, teacher.view.text_embed, batch.sample_id)
         view = Pass(self.model, batch, masked=masked, negatives=draws.negatives)
         if view.negatives is None and any(o.matches for o in self._objectives.values()):
             view.negatives = draw_negatives(batch.sample_id, self._similarity(view, teacher), generator)
-        return {name: o(view, teacher=teacher, alpha=soft) for name, o in self._objectives.items()}
+        return {name: o(view, teacher=teacher, alpha=soft[name]) for name, o in self._objectives.items()}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum."""
@@ -118,8 +129,8 @@ class Learner(nn.Module):
 
     def student(self) -> nn.Module:
         """What has a momentum copy: ``model``, and ``heads`` of objectives whose targets are softened."""
-        twins = {name: twin for name, o in self._objectives.items() if (twin := o.twin()) is not None}
-        heads = nn.ModuleDict(twins if self.recipe.momentum == "distill" else {})
+        twins = {name: o.twin() for name, o in self._objectives.items() if self._softens(name)}
+        heads = nn.ModuleDict({name: twin for name, twin in twins.items() if twin is not None})
         return nn.ModuleDict({"model": self.model, "heads": heads})
 
     def teacher(self, batch: Batch, masked: Masked | None = None) -> TeacherView | None:
@@ -130,12 +141,18 @@ class Learner(nn.Module):
         view = Pass(twin["model"], batch, masked=masked)
         return TeacherView(view=view, heads=dict(twin["heads"].items()), queue=self.momentum.queue)
 
+    def _softens(self, name: str) -> bool:
+        """Whether an objective is to have soft targets."""
+        recipe = self.recipe
+        return recipe.momentum == "distill" and spec(name).distillable and name in (recipe.distilled or (name,))
+
     def _momentum(self) -> Momentum:
         queued = any(spec(name).queued for name in self.recipe.objectives)
+        size, width = self.recipe.queue_size, self.model.embed_dim
         return Momentum(
             self.student(),
             rate=self.recipe.momentum_rate,
-            queue=Queue(self.recipe.queue_size, self.model.embed_dim) if queued else None,
+            queue=_seeded("queue", lambda: Queue(size, width)) if queued else None,
             dropout=self.recipe.code == "official",
         )
 
@@ -144,6 +161,14 @@ class Learner(nn.Module):
             return None
         found = (o.similarity(view, teacher) for o in self._objectives.values())
         return next((similarity for similarity in found if similarity is not None), None)
+
+
+def _seeded(name: str, build: Callable[[], M]) -> M:
+    """What ``build`` makes with torch's seed moved on by a name; the seed is put back."""
+    device = torch.get_default_device()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed((torch.initial_seed() + zlib.crc32(name.encode())) % 2**63)
+        return build()
 
 
 def decay_groups(

@@ -40,6 +40,8 @@ class Recipe:
     weights: tuple[float, ...] = ()
     """Loss weights in the order of ``objectives``; empty means 1 each."""
     momentum: Literal["off", "queue", "distill"] = "off"
+    distilled: tuple[str, ...] = ()
+    """Objectives whose targets ``distill`` softens; empty means all that can be."""
     negatives: Literal["hard", "uniform"] = "hard"
     """How matching draws its negatives; ``hard`` needs a contrastive objective to rank them, and is uniform without."""
     queue_size: int = 65536
@@ -48,6 +50,8 @@ class Recipe:
     """Weight of soft targets."""
     mlm_probability: float = 0.15
     temperature: float = 0.07
+    label_smoothing: float = 0.0
+    """Of language modelling; BLIP's is 0.1."""
     code: Literal["clean", "official"] = "clean"
     """``official`` replays the released ALBEF code where ours differs: the teacher is updated at the start of a
     training forward instead of after the step, and keeps its dropout active."""
@@ -118,3 +122,8 @@ def build(name: str, model: VLModel[Any, Any], recipe: Recipe) -> Objective:
 def at_least_float32(x: Tensor) -> Tensor:
     """What losses are computed in: float32 where autocast computed in less; a float64 model keeps its precision."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def no_autocast(device: torch.device) -> torch.autocast:
+    """Products in the type of their factors. Meta tensors, on which work is counted, know no autocast of their own."""
+    return torch.autocast("cpu" if device.type == "meta" else device.type, enabled=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vlpbench.archs.objectives.base import Objective, Recipe, TeacherView, at_least_float32
+from vlpbench.archs.objectives.base import Objective, Recipe, TeacherView, at_least_float32, no_autocast
 
 if TYPE_CHECKING:
     from vlpbench.archs.model import Pass, VLModel
@@ -60,7 +60,7 @@ class ITC(Objective):
         if teacher is not None:
             return self._compare(view, teacher, self.temperature)
         image, text = at_least_float32(view.image_embed), at_least_float32(view.text_embed)
-        with _no_autocast(image.device):
+        with no_autocast(image.device):
             logits = image @ text.T / self.temperature
         return logits, logits.T
 
@@ -72,7 +72,7 @@ class ITC(Objective):
         image, text = at_least_float32(queries.image_embed), at_least_float32(queries.text_embed)
         candidate_image = at_least_float32(teacher.view.image_embed)
         candidate_text = at_least_float32(teacher.view.text_embed)
-        with _no_autocast(image.device):
+        with no_autocast(image.device):
             to_text, to_image = [image @ candidate_text.T], [text @ candidate_image.T]
             if teacher.queue is not None:
                 # Concatenating products instead of candidates leaves the queue, 128 MB at paper size, where it is.
@@ -86,8 +86,3 @@ class ITC(Objective):
         known = own.T if teacher is None or teacher.queue is None else torch.cat([own.T, teacher.queue.ids], dim=1)
         positive = (own == known).float()
         return positive / positive.sum(dim=1, keepdim=True)
-
-
-def _no_autocast(device: torch.device) -> torch.autocast:
-    """Products in the type of their factors. Meta tensors, on which work is counted, know no autocast of their own."""
-    return torch.autocast("cpu" if device.type == "meta" else device.type, enabled=False)

@@ -28,9 +28,9 @@ class ObjectiveSpec:
 
 
 def _o(
-    name: str, cls: str, title: str, needs: Can, *, distillable: bool = False, queued: bool = False
+    name: str, cls: str, title: str, needs: Can, *, distillable: bool = False, queued: bool = False, module: str = ""
 ) -> ObjectiveSpec:
-    target = f"vlpbench.archs.objectives.{name}:{cls}"
+    target = f"vlpbench.archs.objectives.{module or name}:{cls}"
     return ObjectiveSpec(name=name, title=title, target=target, needs=needs, distillable=distillable, queued=queued)
 
 
@@ -40,6 +40,9 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
         _o("itc", "ITC", "image-text contrast", Can.EMBED, distillable=True, queued=True),
         _o("itm", "ITM", "image-text matching", Can.FUSE),
         _o("mlm", "MLM", "masked language modelling", Can.FUSE | Can.MASK, distillable=True),
+        _o("lm", "LM", "language modelling", Can.DECODE),
+        _o("triplet", "Triplet", "triplet, hardest negatives", Can.EMBED),
+        _o("triplet_sum", "TripletSum", "triplet, all negatives", Can.EMBED, module="triplet"),
     )
 }
 
@@ -51,7 +54,7 @@ def spec(name: str) -> ObjectiveSpec:
     return OBJECTIVES[name]
 
 
-def impossible(arch: ArchSpec, objectives: Sequence[str], momentum: str) -> str | None:
+def impossible(arch: ArchSpec, objectives: Sequence[str], momentum: str, distilled: Sequence[str] = ()) -> str | None:
     """Why this combination cannot be trained, in one sentence; None if it can.
 
     Raises:
@@ -70,4 +73,16 @@ def impossible(arch: ArchSpec, objectives: Sequence[str], momentum: str) -> str 
         return f"momentum 'queue' serves contrastive negatives, and {', '.join(objectives)} has none"
     if momentum == "distill" and not any(o.distillable for o in chosen):
         return f"momentum 'distill' softens targets, and none of {', '.join(objectives)} can be softened"
+    return undistilled(objectives, momentum, distilled)
+
+
+def undistilled(objectives: Sequence[str], momentum: str, distilled: Sequence[str]) -> str | None:
+    """Why the targets of ``distilled`` cannot be the ones that are softened, in one sentence; None if they can."""
+    if distilled and momentum != "distill":
+        return f"distilled {', '.join(distilled)} needs momentum 'distill', and it is {momentum!r}"
+    for name in distilled:
+        if name not in objectives:
+            return f"distilled {name} is not among the objectives {', '.join(objectives)}"
+        if not spec(name).distillable:
+            return f"distilled {name} has no targets that can be softened"
     return None
