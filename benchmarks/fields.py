@@ -16,11 +16,21 @@ from vlpbench.results.record import Cell
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-SEPARATORS = {"objectives": "+", "weights": "+", "image": "x"}
+SEPARATORS = {"objectives": "+", "distilled": "+", "weights": "+", "image": "x"}
 """Fields of several values, and what separates them in a string."""
-TRAINING = ("objectives", "weights", "momentum", "negatives", "queue_size", "momentum_rate", "alpha")
+TRAINING = (
+    "objectives",
+    "weights",
+    "momentum",
+    "distilled",
+    "negatives",
+    "queue_size",
+    "momentum_rate",
+    "alpha",
+    "label_smoothing",
+)
 """Fields that a measure without training does not look at."""
-_EXAMPLES = {"objectives": "itc+itm+mlm", "weights": "1+1+0.5", "image": "224x224"}
+_EXAMPLES = {"objectives": "itc+itm+mlm", "distilled": "itc+mlm", "weights": "1+1+0.5", "image": "224x224"}
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -55,7 +65,7 @@ def axis_values(key: str, value: Any) -> list[Any]:
 
 def _split(key: str, item: Any, separator: str) -> tuple[Any, ...]:
     parts = [part.strip() for part in str(item).split(separator)] if item != "" else []
-    kind: Callable[[str], Any] = {"objectives": str, "weights": float, "image": int}[key]
+    kind: Callable[[str], Any] = {"objectives": str, "distilled": str, "weights": float, "image": int}[key]
     try:
         return tuple(kind(part) for part in parts)
     except ValueError:
@@ -74,6 +84,11 @@ def _is_image(value: tuple[Any, ...]) -> bool:
 
 
 _TELLING = (
+    "distilled",
+    "negatives",
+    "queue_size",
+    "momentum_rate",
+    "alpha",
     "scorer",
     "k",
     "batch",
@@ -84,6 +99,7 @@ _TELLING = (
     "compile",
     "noise",
     "budget",
+    "finetune_momentum",
     "seed",
     "changes",
 )
@@ -116,7 +132,7 @@ def check_value(key: str, value: Any) -> None:
             raise ValueError(str(error)) from error
     elif key == "measure":
         measures.spec(str(value))
-    elif key == "objectives":
+    elif key in ("objectives", "distilled"):
         for name in value:
             objectives.spec(name)
     elif key == "size":

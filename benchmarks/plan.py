@@ -154,7 +154,7 @@ def _untrainable(cell: Cell, spec: ArchSpec, _: Env) -> str | None:
     if cell.weights and len(cell.weights) != len(cell.objectives):
         return f"{len(cell.weights)} weights are given for {len(cell.objectives)} objectives"
     trains = measures.spec(cell.measure).trains
-    return impossible(spec, cell.objectives, cell.momentum) if trains else None
+    return impossible(spec, cell.objectives, cell.momentum, cell.distilled) if trains else None
 
 
 def _without_place(cell: Cell, _: ArchSpec, env: Env) -> str | None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vlpbench.benchmarks.subject import Subject
     from vlpbench.results.record import Cell
 
-AFTERWARDS = ("measure", "scorer", "k", "finetune")
+AFTERWARDS = ("measure", "scorer", "k", "finetune", "finetune_momentum")
 """Fields of a cell that pre-training does not read."""
 CODE = (
     ("vlpbench.archs", "**/*.py"),

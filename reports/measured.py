@@ -13,7 +13,18 @@ from vlpbench.reports.names import SIZES, Row, shared_size, text_of
 from vlpbench.reports.stats import Estimate
 from vlpbench.results.record import Cell, Record, Status
 
-RECIPE = ("objectives", "weights", "negatives", "queue_size", "momentum_rate", "alpha", "changes")
+RECIPE = (
+    "objectives",
+    "weights",
+    "distilled",
+    "negatives",
+    "queue_size",
+    "momentum_rate",
+    "alpha",
+    "label_smoothing",
+    "finetune_momentum",
+    "changes",
+)
 """Fields that make another variant, where they differ between records that are otherwise alike."""
 SETTING = ("device", "dtype", "compile", "attention", "batch", "data", "noise", "budget", "finetune")
 """Fields that make another measurement of the same variant."""

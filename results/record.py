@@ -54,6 +54,8 @@ class Cell(Strict):
     weights: tuple[float, ...] = ()
     """Loss weights in the order of ``objectives``; empty means 1 each."""
     momentum: Literal["off", "queue", "distill"] = "off"
+    distilled: tuple[str, ...] = ()
+    """Objectives whose targets ``distill`` softens; empty means all that can be."""
     negatives: Literal["hard", "uniform"] = "hard"
     """How ITM draws its negatives; ``hard`` falls back to ``uniform`` where the model cannot embed."""
     queue_size: Positive | None = None
@@ -61,6 +63,8 @@ class Cell(Strict):
     momentum_rate: Probability | None = None
     alpha: Probability | None = None
     """Weight of soft targets after the ramp; None is the paper's 0.4."""
+    label_smoothing: Probability = 0.0
+    """Of language modelling."""
     scorer: Literal["embed", "match", "rerank"] | None = None
     """How a retrieval measure scores pairs."""
     k: Positive | None = None
@@ -83,6 +87,8 @@ class Cell(Strict):
     """Pre-training steps; None for measures that do not train."""
     finetune: Positive | None = None
     """Fine-tuning steps on the task, after pre-training."""
+    finetune_momentum: Literal["off", "distill"] = "off"
+    """``distill`` softens the targets of fine-tuning too, by a momentum copy, with the same rate and ``alpha``."""
     lr: Annotated[float, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     changes: tuple[tuple[str, Option], ...] = ()
