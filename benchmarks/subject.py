@@ -204,12 +204,14 @@ def recipe_of(cell: Cell) -> Recipe:
         objectives=cell.objectives or registry.get(cell.arch).objectives,
         weights=cell.weights,
         momentum=cell.momentum,
+        distilled=cell.distilled,
         negatives=cell.negatives,
         queue_size=row.queue_size if cell.queue_size is None else cell.queue_size,
         momentum_rate=row.momentum_rate if cell.momentum_rate is None else cell.momentum_rate,
         alpha=row.alpha if cell.alpha is None else cell.alpha,
         mlm_probability=row.mlm_probability,
         temperature=row.temperature,
+        label_smoothing=cell.label_smoothing,
     )
 
 
