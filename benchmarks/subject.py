@@ -136,22 +136,19 @@ class Subject:
         """
         from vlpbench.archs.learner import Draws, draw_masked
 
-        recipe, text = learner.recipe, batch.text
+        masks = any(objective.masks for objective in learner.objectives.values())
         if self.device.type == "meta":
-            rows, length = text.ids.shape
-            expected = round(recipe.mlm_probability * rows * (length - 1))
-            position = torch.empty(max(1, expected), dtype=torch.long, device="meta")
-            row = torch.empty(rows, dtype=torch.long, device="meta")
-            masked = Masked(text=text, position=position, label=position)
+            row = torch.empty(len(batch.image), dtype=torch.long, device="meta")
+            masked = _expected_masks(batch.text, learner.recipe.mlm_probability) if masks else None
             return Draws(masked=masked, negatives=Negatives(image=row, text=row))
-        if not any(o.masks for o in learner.objectives.values()):
+        if not masks:
             return Draws()
-        on_cpu = Text(ids=text.ids.cpu(), mask=text.mask.cpu())
+        on_cpu = Text(ids=batch.text.ids.cpu(), mask=batch.text.mask.cpu())
         generator = torch.Generator().manual_seed(self.cell.seed)
-        masked = draw_masked(on_cpu, self.tokens, recipe.mlm_probability, generator)
+        masked = draw_masked(on_cpu, self.tokens, learner.recipe.mlm_probability, generator)
         return Draws(
             masked=Masked(
-                text=Text(ids=masked.text.ids.to(self.device), mask=text.mask),
+                text=Text(ids=masked.text.ids.to(self.device), mask=batch.text.mask),
                 position=masked.position.to(self.device),
                 label=masked.label.to(self.device),
             )
@@ -235,6 +232,13 @@ def compile_verbs(learner: Learner) -> None:
     for model in models:
         for verb in ("encode_image", "encode_text", "prepare_image", "embed_image", "embed_text", "fuse"):
             setattr(model, verb, torch.compile(getattr(model, verb)))
+
+
+def _expected_masks(text: Text, probability: float) -> Masked:
+    """As many masked tokens as are drawn on average; every token but the first may be."""
+    rows, length = text.ids.shape
+    position = torch.empty(max(1, round(probability * rows * (length - 1))), dtype=torch.long, device="meta")
+    return Masked(text=text, position=position, label=position)
 
 
 def _first_word(tokens: SpecialTokens) -> int:
