@@ -175,57 +175,65 @@ def _type_item(m: Measured, kind: str) -> Item:
 
 def learning(board: Board, suffix: str) -> Figure | None:
     """Training losses against the step, one panel for an objective."""
-    shown = _curves(board)
-    objectives = list(dict.fromkeys(key for _, _, curve in shown for point in curve for key in losses(point)))
+    shown = [(row, m, curve) for row in board.rows if (m := _with_curve(board, row)) and (curve := curve_of(m))]
+    objectives = list(dict.fromkeys(name for *_, curve in shown for name in curve))
     if not objectives:
         return None
     name = f"learning{suffix}"
-    names = [f"{row.title}   " for row, _, _ in shown]
+    names = [f"{row.title}   " for row, *_ in shown]
     figure, panels = canvas(
         0.6 + 1.9 * len(objectives), len(objectives), left=["10.0"], right=names, head=0.3, foot=0.55
     )
     rows = []
     for objective, axes in zip(objectives, panels, strict=True):
-        ends = []
-        for row, m, curve in shown:
-            points = [(float(p["step"]), losses(p)[objective]) for p in curve if objective in losses(p)]
-            if not points:
-                continue
-            axes.plot(*zip(*points, strict=True), color=colour(row.arch), linestyle=LINE.get(row.momentum, "-"))
-            ends.append((points[-1][1], row.title, colour(row.arch)))
-            last = Item(text=f"{points[-1][1]:.3f}", value=points[-1][1], record=m.first.id)
-            rows.append((row_item(row), Item(text=objective.upper()), Item(text=f"{points[-1][0]:,.0f}"), last))
-        axes.set_title(f"{objective.upper()} loss", fontweight="normal")
-        axes.set_xlim(0, max((p["step"] for _, _, curve in shown for p in curve), default=1))
-        plots.quiet(axes)
-        plots.end_labels(axes, ends, gap=0.14)
+        mine = [(row, m, curve[objective]) for row, m, curve in shown if objective in curve]
+        _loss_panel(axes, objective, [(row, points) for row, _, points in mine])
+        rows += [
+            (row_item(row), Item(text=objective.upper()), Item(text=f"{points[-1][0]:,.0f}"), _last(m, points))
+            for row, m, points in mine
+        ]
     panels[-1].set_xlabel("training step")
+    size = dict(shown[0][1].setting)["size"]
     return Figure(
         name=name,
         title="Learning curves",
-        alt=f"Training loss against the step for {listed(objectives)}, {listed([row.title for row, _, _ in shown])}.",
+        alt=f"Training loss against the step for {listed(objectives)}, {listed([row.title for row, *_ in shown])}.",
         caption=(
-            f"Loss of each objective while {dict(shown[0][1].setting)['size']} models are pre-trained. Solid: momentum "
-            "off, dashed: queue, dotted: distill. Soft targets raise the floor of a loss: compare shapes, not heights."
+            f"Loss of each objective while {size} models are pre-trained. Solid: momentum off, dashed: queue, dotted: "
+            "distill. Soft targets and the queue raise the floor of a loss: compare shapes, not heights."
         ),
         drawing=draw(figure, name),
         table=plots.figure_table(name, "Last losses", ("Variant", "Objective", "Step", "Loss"), rows, 3),
     )
 
 
-def _curves(board: Board) -> list[tuple[Row, Measured, list[dict[str, Any]]]]:
-    """One learning curve for a variant, from whichever of its records holds one."""
-    found = []
-    for row in board.rows:
-        mine = [m for m in board.everything if m.row == row and m.ok and isinstance(m.detail("curve"), list)]
-        mine = [m for m in mine if len(m.detail("curve")) > 1]
-        if mine:
-            found.append((row, mine[0], mine[0].detail("curve")))
-    return found
+def _loss_panel(axes: Any, objective: str, lines: list[tuple[Row, list[tuple[float, float]]]]) -> None:
+    for row, points in lines:
+        axes.plot(*zip(*points, strict=True), color=colour(row.arch), linestyle=LINE.get(row.momentum, "-"))
+    axes.set_title(f"{objective.upper()} loss", fontweight="normal")
+    axes.set_xlim(0, max(points[-1][0] for _, points in lines))
+    plots.quiet(axes)
+    plots.end_labels(axes, [(points[-1][1], row.title, colour(row.arch)) for row, points in lines], gap=0.14)
 
 
-def losses(point: dict[str, Any]) -> dict[str, float]:
-    """The losses of one point of a curve, by objective."""
-    nested = point.get("loss", point)
-    aside = ("step", "cpu_seconds", "seconds", "lr", "alpha", "total")
-    return {k: float(v) for k, v in nested.items() if k not in aside and isinstance(v, (int, float))}
+def _last(m: Measured, points: list[tuple[float, float]]) -> Item:
+    return Item(text=f"{points[-1][1]:.3f}", value=points[-1][1], record=m.first.id)
+
+
+def _with_curve(board: Board, row: Row) -> Measured | None:
+    """One record of a variant that holds a learning curve."""
+    return next((m for m in board.everything if m.row == row and m.ok and curve_of(m)), None)
+
+
+def curve_of(m: Measured) -> dict[str, list[tuple[float, float]]]:
+    """Objective -> (step, loss) points of the pre-training; empty where a record holds none.
+
+    Read from ``curve``, ``{"step": [...], "loss": {objective: [...]}}``, in a record's detail or in a part of it.
+    """
+    places = [m.first.detail, *(part for part in m.first.detail.values() if isinstance(part, dict))]
+    found = next((place["curve"] for place in places if isinstance(place.get("curve"), dict)), {})
+    steps, losses = found.get("step", []), found.get("loss", {})
+    if len(steps) < 2:
+        return {}
+    lines = {k: v for k, v in losses.items() if k != "total" and len(v) == len(steps)}
+    return {k: [(float(s), float(x)) for s, x in zip(steps, v, strict=True)] for k, v in lines.items()}

@@ -22,6 +22,7 @@ PHASES = (
     ("step_momentum", "momentum"),
 )
 COMPONENTS = ("image", "text", "fusion", "embedding", "projection", "head")
+COPY = "momentum copies"
 
 
 def figures(board: Board, suffix: str = "", *, everywhere: bool = True) -> list[Figure]:
@@ -221,35 +222,44 @@ def _middle(m: Measured, quantity: str) -> float:
 
 
 def parameters(board: Board, suffix: str) -> Figure | None:
-    """Parameters by component."""
-    shown = [
-        (title, m) for title, m in _each_once(board, "params_stored") if isinstance(m.detail("by_component"), dict)
-    ]
+    """Parameters by component, and behind them the copies that momentum keeps."""
     column = board.column("params_stored")
+    shown = [(title, m, found) for title, m in _each_once(board, "params_stored") if (found := _components(m))]
     if column is None or not shown:
         return None
-    names = [*COMPONENTS, *sorted({k for _, m in shown for k in m.detail("by_component")} - set(COMPONENTS))]
-    names = [name for name in names if any(m.detail("by_component").get(name) for _, m in shown)]
-    factor = column.scale.factor
-    parts = [[(name, float(m.detail("by_component").get(name, 0)) / factor) for name in names] for _, m in shown]
-    whole = max(sum(value for _, value in one) for one in parts)
+    present = dict.fromkeys(name for _, _, found in shown for name, value in found.items() if value)
+    names = [name for name in COMPONENTS if name in present]
+    names += sorted(name for name in present if name not in (*COMPONENTS, COPY)) + [COPY] * (COPY in present)
+    unit, whole = column.scale, max(sum(found.values()) for *_, found in shown) / column.scale.factor
     name = f"parameters{suffix}"
-    drawing, (axes,) = canvas(plots.height(len(shown)), left=[title for title, _ in shown])
+    drawing, (axes,) = canvas(plots.height(len(shown)), left=[title for title, *_ in shown])
     words, rows = [], []
-    for place, ((title, m), one) in enumerate(zip(shown, parts, strict=True)):
-        plots.stacked_row(axes, place, m.row.arch, one, whole)
-        total = sum(value for _, value in one)
-        axes.text(total + 0.015 * whole, place, f"{plain(round(total))} {column.scale.name}", va="center", color=INK)
-        words.append(f"{title} {total:.0f} {column.scale.name}")
-        known = [Item(text=f"{value:.1f}", value=value * factor, record=m.first.id) for _, value in one]
+    for place, (title, m, found) in enumerate(shown):
+        parts = [(part, found.get(part, 0.0) / unit.factor) for part in names]
+        plots.stacked_row(axes, place, m.row.arch, parts, whole)
+        total = m.estimates["params_stored"].value
+        axes.text(sum(value for _, value in parts) + 0.015 * whole, place, unit.full(total), va="center", color=INK)
+        words.append(f"{title} {unit.full(total)}")
+        known = [Item(text=f"{value:,.1f}", value=value * unit.factor, record=m.first.id) for _, value in parts]
         rows.append((Item(text=title, kind="head", family=m.row.arch), *known))
     axes.set_xlim(0, 1.2 * whole)
-    plots.horizontal(axes, [title for title, _ in shown])
+    plots.horizontal(axes, [title for title, *_ in shown])
+    copies = (
+        " Hatched, and not in the number: the copies that momentum keeps while training." if COPY in present else ""
+    )
     return Figure(
         name=name,
         title="Parameters by component",
         alt=f"Parameters: {listed(words)}.",
-        caption=f"{column.size} models, without the momentum copy. From the left: {listed(names)}.",
+        caption=f"Models at {column.size}. From the left: {listed([n for n in names if n != COPY])}.{copies}",
         drawing=draw(drawing, name),
         table=plots.figure_table(name, "Parameters by component", ("Variant", *names), rows, 1),
     )
+
+
+def _components(m: Measured) -> dict[str, float]:
+    """Parameters by component, with the momentum copies where the record tells of training."""
+    found = m.detail("by_component")
+    copies = (m.detail("learner") or {}).get("momentum", 0)
+    parts = {str(k): float(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return parts | ({COPY: float(copies)} if parts and copies else {})

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HATCH = {"off": "", "queue": "///", "distill": "xxx"}
 MARKER = {"off": "o", "queue": "s", "distill": "D"}
-SHADES = (1.0, 0.78, 0.56, 0.4, 0.28, 0.18)
+SHADES = (1.0, 0.78, 0.58, 0.42, 0.3, 0.22, 0.16)
 """Opacity of the parts of a stacked bar, first to last."""
 READABLE = 0.6
 """From this opacity on text on a part is set in the page's colour, below in ink."""
@@ -136,6 +136,16 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
     return placed
 
 
+def inside(places: Sequence[float], gap: float) -> list[float]:
+    """The same places pushed up from 0 where they lie below the axis, and then no closer together than ``gap``."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    found, least = list(places), 0.0
+    for index in order:
+        found[index] = max(found[index], least)
+        least = found[index] + gap
+    return found
+
+
 def end_labels(axes: Axes, ends: Sequence[tuple[float, str, str]], *, log: bool = False, gap: float = 0.075) -> None:
     """Names lines at the right edge, kept apart, each tied to its line by a hair.
 
@@ -149,7 +159,7 @@ def end_labels(axes: Axes, ends: Sequence[tuple[float, str, str]], *, log: bool 
     warp = math.log10 if log else float
     full = warp(high) - warp(low)
     at = [(warp(max(value, low)) - warp(low)) / full for value, _, _ in ends]
-    for (_, text, hue), true, place in zip(ends, at, spread(at, gap), strict=True):
+    for (_, text, hue), true, place in zip(ends, at, inside(spread(at, gap), gap), strict=True):
         axes.plot([1.0, 1.03], [true, place], transform=axes.transAxes, color=hue, linewidth=0.8, clip_on=False)
         axes.text(1.045, place, text, transform=axes.transAxes, va="center", color=INK, fontsize=9.5)
 

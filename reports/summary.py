@@ -11,6 +11,7 @@ from vlpbench.reports.board import Board
 from vlpbench.reports.measured import Measured
 from vlpbench.reports.names import Row, arch_title
 from vlpbench.reports.stats import Estimate
+from vlpbench.reports.table import STATUS_WORDS
 from vlpbench.reports.units import duration, number, scale, times
 from vlpbench.results.record import Env, Record, Status
 
@@ -43,11 +44,11 @@ def scope(records: Sequence[Record]) -> str:
     archs = list(dict.fromkeys(arch_title(r.cell.arch.partition("+")[0]) for r in records))
     variants = {r.cell.variant for r in records}
     ended = Counter(r.status for r in records)
-    failed = [f"{count} {status.value}" for status, count in ended.items() if status is not Status.OK]
+    failed = [f"{count} {STATUS_WORDS[status]}" for status, count in ended.items() if status is not Status.OK]
     envs = list({r.env.id: r.env for r in records}.values())
     days = sorted({r.started[:10] for r in records})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    rest = f" and {listed(failed)}" if failed else ""
+    rest = f", {len(records) - ended[Status.OK]} not ({listed(failed)})" if failed else ""
     return (
         f"{_count(len(variants), 'variant')} of {_count(len(archs), 'architecture')} ({listed(archs)}) in "
         f"{_count(len(records), 'cell')}: {ended[Status.OK]} measured{rest}. Run {when} on "
@@ -204,7 +205,10 @@ def _ranked(board: Board, name: str, lead: str, words: str) -> list[Finding]:
         span = f" ({ends[0]:.1f}–{ends[1]:.1f})" if ends else ""
         by = f" by {m.scorer}" if m.scorer else ""
         parts.append(f"{(row if m.row.arch == row.arch else m.row).title} {value:.1f}{span}{by}")
-    text = f"In {words} (%, {column.size} models, {dict(column.setting)['data']}): {listed(parts)}."
+    detail = found[0][1].first.detail
+    sizes = [detail.get("n_images"), detail.get("n_texts")]
+    of = f", {sizes[0]} images × {sizes[1]} texts" if all(sizes) else ""
+    text = f"In {words} (%, {column.size} models, {dict(column.setting)['data']}{of}): {listed(parts)}."
     ends = [m.estimates[name].interval for _, m, _ in found[:2]]
     if ends[0] and ends[1] and ends[0][0] <= ends[1][1]:
         text += " The intervals of the first two overlap."

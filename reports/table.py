@@ -21,6 +21,17 @@ STATUS_WORDS = {
     Status.UNSUPPORTED: "not supported",
 }
 ABSENT = "not run"
+SHORT = {
+    "params_stored": "Params",
+    "flops_forward": "FLOPs",
+    "step": "Train step",
+    "memory_inference": "Memory, infer",
+    "memory_training": "Memory, train",
+    "recall_mean": "Mean recall",
+    "vqa_accuracy": "VQA",
+    "vqa_binding": "VQA binding",
+}
+"""Column headings where the full title would make the table too wide."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +40,9 @@ class Item:
 
     text: str
     note: str = ""
-    """A second line: interval, scorer."""
+    """A second line: the interval."""
+    by: str = ""
+    """A third: scorer, or whose number it is."""
     value: float | None = None
     """What the column sorts by, in the stored unit; None sorts by text, after all numbers."""
     low: float | None = None
@@ -50,6 +63,8 @@ class Head:
     """One column of a table."""
 
     title: str
+    full: str = ""
+    """The title in full, where it is shortened."""
     note: str = ""
     """Setting or unit, set small below the title."""
     unit: str = ""
@@ -97,7 +112,9 @@ class Table:
 
 
 def _csv_names(head: Head) -> list[str]:
-    name = " ".join(part for part in (head.title, f"[{head.unit}]" if head.unit else "", head.group) if part)
+    name = " ".join(
+        part for part in (head.full or head.title, f"[{head.unit}]" if head.unit else "", head.group) if part
+    )
     return [name, f"{name} low", f"{name} high", f"{name} record"] if head.numeric else [name]
 
 
@@ -148,7 +165,8 @@ def _ends(item: Item) -> tuple[float, float]:
 def _head(column: Column) -> Head:
     meaning = column.meaning
     return Head(
-        title=meaning.title,
+        title=SHORT.get(column.quantity, meaning.title),
+        full=meaning.title,
         note=", ".join(filter(None, (column.scale.name, _noted(column)))),
         unit=meaning.unit,
         better=meaning.better,
@@ -176,18 +194,19 @@ def entry(board: Board, row: Row, column: Column) -> Item:
         return failure_item(found)
     flags = [*found.flags, *([f"measured in environment {found.env}"] if found.env != board.env else [])]
     return value_item(
-        found.estimates[column.quantity], column.scale, found, note=_borrowed(row, found), flags=tuple(flags)
+        found.estimates[column.quantity], column.scale, found, by=_borrowed(row, found), flags=tuple(flags)
     )
 
 
 def value_item(
-    estimate: Estimate, unit: Scale, found: Measured, *, note: str = "", flags: tuple[str, ...] | None = None
+    estimate: Estimate, unit: Scale, found: Measured, *, by: str = "", flags: tuple[str, ...] | None = None
 ) -> Item:
     """A number as a table shows it."""
     ends = unit.span(*estimate.interval) if estimate.interval else ""
     return Item(
         text=unit.show(estimate.value),
-        note=" · ".join(filter(None, (ends, note))),
+        note=ends,
+        by=by,
         value=estimate.value,
         low=estimate.low,
         high=estimate.high,

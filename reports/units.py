@@ -34,9 +34,11 @@ class Scale:
         return f"{self.show(value)} {self.name}".strip()
 
     def span(self, low: float, high: float) -> str:
-        """An interval, both ends with the same number of decimals."""
+        """An interval, both ends with the same number of decimals: enough of them that the ends differ, if they do."""
         ends = (low / self.factor, high / self.factor)
         places = max(decimals(end) for end in ends)
+        while places < 6 and low != high and f"{ends[0]:.{places}f}" == f"{ends[1]:.{places}f}":
+            places += 1
         return "–".join(f"{end:,.{places}f}" for end in ends)
 
 
@@ -47,7 +49,7 @@ def scale(unit: str, values: Sequence[float]) -> Scale:
     for factor, name in steps:
         if middle >= factor:
             return Scale(factor=factor, name=name)
-    factor, name = steps[-1] if middle else steps[0]
+    factor, name = steps[-1]
     return Scale(factor=factor, name=name)
 
 
