@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from vlpbench.archs.heads import ClassifierHead
+from vlpbench.archs.objectives.momentum import Momentum
 from vlpbench.benchmarks import schedule
 from vlpbench.benchmarks.data.base import DataError
 from vlpbench.benchmarks.loop import fit
 from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.metrics import Rate, by_kind
+from vlpbench.benchmarks.subject import recipe_of
 from vlpbench.benchmarks.train import cache_folder, open_data, pretrain, state_file, text_to
 
 if TYPE_CHECKING:
@@ -122,15 +124,26 @@ class Answered:
 
 
 class Answering:
-    """A model with a classifier over answers, a `vlpbench.benchmarks.loop.Task`."""
+    """A model with a classifier over answers, a `vlpbench.benchmarks.loop.Task`.
+
+    With ``finetune_momentum = "distill"`` a momentum copy, which starts as the pre-trained model and moves as in
+    pre-training, softens the answers (ALBEF, section 3.3).
+    """
 
     def __init__(self, *, subject: Subject, model: VLModel[Any, Any], questions: Questions) -> None:
         """The head is drawn from the cell's seed."""
-        self.subject, self.device, self.model, self.questions = subject, subject.device, model, questions
+        self.subject, self.device, self.questions = subject, subject.device, questions
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), self.device:
             torch.manual_seed(subject.cell.seed)
-            self.head = ClassifierHead(model.width, len(questions.answers))
-        self.module: nn.Module = nn.ModuleDict({"model": model, "head": self.head})
+            head = ClassifierHead(model.width, len(questions.answers))
+        self.student = nn.ModuleDict({"model": model, "head": head})
+        self.recipe, self.config = recipe_of(subject.cell), schedule.finetuning(subject.cell)
+        self.teacher = None
+        if subject.cell.finetune_momentum == "distill":
+            self.teacher = Momentum(self.student, rate=self.recipe.momentum_rate)
+        self.module: nn.Module = nn.ModuleDict({"student": self.student})
+        if self.teacher is not None:
+            self.module.add_module("teacher", self.teacher)
 
     @property
     def rows(self) -> int:
@@ -141,23 +154,34 @@ class Answering:
         """At random."""
         return rng.permutation(self.rows)
 
-    def logits(self, batch: QuestionBatch) -> Tensor:
-        """(B, answers)."""
-        image = self.model.encode_image(batch.image.to(self.device))
-        text = self.model.encode_text(text_to(batch.question, self.device))
-        return self.head(self.model.fuse(image, text).pooled).float()
+    def logits(self, batch: QuestionBatch, modules: Any = None) -> Tensor:
+        """(B, answers), of the student or of other ``modules`` like it."""
+        modules = self.student if modules is None else modules
+        model = modules["model"]
+        image = model.encode_image(batch.image.to(self.device))
+        text = model.encode_text(text_to(batch.question, self.device))
+        return modules["head"](model.fuse(image, text).pooled).float()
 
     def losses(self, rows: np.ndarray, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Cross-entropy over the answers."""
-        batch = self.questions.batch(rows)
-        return {"answer": F.cross_entropy(self.logits(batch), batch.answer.to(self.device))}
+        """Cross-entropy over the answers, to a share of alpha against the teacher's where there is one."""
+        batch, config = self.questions.batch(rows), self.config
+        logits = self.logits(batch)
+        loss = F.cross_entropy(logits, batch.answer.to(self.device))
+        if self.teacher is not None:
+            epoch = self.rows // config.batch
+            alpha = schedule.alpha_at(step, self.recipe.alpha, epoch=epoch, steps=config.steps)
+            soft = self.logits(batch, self.teacher.twin).softmax(dim=1)
+            loss = torch.lerp(loss, F.cross_entropy(logits, soft), alpha)
+        return {"answer": loss}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The one loss there is."""
         return losses["answer"]
 
     def after_step(self) -> None:
-        """Nothing follows."""
+        """Moves the teacher."""
+        if self.teacher is not None:
+            self.teacher.update(self.student)
 
 
 def _finetune(answering: Answering, trained: Pretrained, source: Source, cache: Path) -> Curve:
