@@ -104,7 +104,7 @@ def _step(subject: Subject) -> dict[str, int]:
 
 
 def _without_momentum(cell: Cell) -> Cell:
-    return cell.model_copy(update={"momentum": "off"})
+    return cell.model_copy(update={"momentum": "off", "distilled": ()})
 
 
 def _cross_check(subject: Subject) -> flopcount.CrossCheck:
