@@ -63,6 +63,11 @@ def _unique(values: np.ndarray) -> np.ndarray:
     return (same.sum(2) == 1) & (values >= 0)
 
 
+def _once(scene: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scenes and pairs asked for, without repeats and without -1."""
+    return np.divmod(np.unique((scene * PAIRS + asked)[asked >= 0]), PAIRS)
+
+
 def _attribute(scenes: SceneTable, focus: np.ndarray, asked: str) -> _Candidates:
     """Asks "what colour is SHAPE" or "what shape is COLOUR thing".
 
@@ -86,8 +91,8 @@ def _exist(scenes: SceneTable, focus: np.ndarray, foil_pairs: np.ndarray) -> _Ca
     A scene of one object has no such recombination; there, one attribute is replaced by the next one.
     """
     pair, colour, shape = scenes.pair, scenes.colour, scenes.shape
-    scene, place = np.nonzero(focus)
-    yes = pair[scene, place]
+    named = np.where(focus, pair, -1)
+    scene, yes = _once(np.repeat(np.arange(len(scenes)), pair.shape[1]), named.ravel())
     first = np.broadcast_to(colour[:, :, None], (*colour.shape, colour.shape[1]))
     second = np.broadcast_to(shape[:, None, :], first.shape)
     crossed = np.where((first >= 0) & (second >= 0), first * len(SHAPES) + second, -1).reshape(len(scenes), -1)
@@ -95,8 +100,7 @@ def _exist(scenes: SceneTable, focus: np.ndarray, foil_pairs: np.ndarray) -> _Ca
     crossed[alone, 0] = (pair[alone, 0] + len(SHAPES)) % PAIRS
     crossed[alone, 1] = pair[alone, 0] // len(SHAPES) * len(SHAPES) + (pair[alone, 0] + 1) % len(SHAPES)
     false = (crossed >= 0) & foil_pairs[crossed] & (crossed[:, :, None] != pair[:, None, :]).all(2)
-    other, which = np.nonzero(false)
-    no = crossed[other, which]
+    other, no = _once(np.repeat(np.arange(len(scenes)), crossed.shape[1]), np.where(false, crossed, -1).ravel())
     asked, answer = np.concatenate([yes, no]), np.repeat([0, 1], [len(yes), len(no)])
     words: list[np.ndarray | int] = [word("is"), word("there")]
     words += [colour_word(asked // len(SHAPES)), shape_word(asked % len(SHAPES))]

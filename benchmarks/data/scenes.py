@@ -120,6 +120,10 @@ class Scenes:
         """What the pictures of a gallery show, and the statements about them."""
         return _named("gallery", gallery, self._drawn)
 
+    def drawn_foils(self) -> Drawn:
+        """What the pictures of the swap test show, and the true statements about them."""
+        return self._foils
+
     def asked(self, split: str) -> Asked:
         """The questions of a split as arrays."""
         scenes, config = self.scenes(split), self.config
