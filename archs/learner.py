@@ -87,7 +87,9 @@ class Learner(nn.Module):
         alpha = self.recipe.alpha if alpha is None else alpha
         soft = {name: alpha if self._softens(name) else 0.0 for name in self._objectives}
         masked = draws.masked
-        if masked is None and any(o.masks for o in self._objectives.values()):
+        if not any(o.masks for o in self._objectives.values()):
+            masked = None  # a masked text in the pass would be encoded, for nobody
+        elif masked is None:
             masked = draw_masked(batch.text, self.tokens, self.recipe.mlm_probability, generator)
         if self.momentum is not None and self.training and self.recipe.code == "official":
             self.momentum.update(self.student())
