@@ -23,6 +23,7 @@ from vlpbench.archs.blocks import (
     ConvStem,
     KeyValue,
     init_bert,
+    init_by_fan_in,
 )
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
@@ -224,6 +225,8 @@ class Albef(VLModel[ImageState, TextState]):
         self.text_encoder = Bert(config)
         self.vision_proj = nn.Linear(config.image_width, config.embed_dim)
         self.text_proj = nn.Linear(config.width, config.embed_dim)
+        if config.stem == "conv":
+            init_by_fan_in(self)
 
     @property
     def positions(self) -> Tensor:

@@ -259,3 +259,16 @@ def init_bert(module: nn.Module, std: float = 0.02) -> None:
         if isinstance(part, nn.Embedding) and part.padding_idx is not None:
             with torch.no_grad():
                 part.weight[part.padding_idx].zero_()
+
+
+def init_by_fan_in(module: nn.Module) -> None:
+    """Normal weights of variance 1 / inputs in every linear layer, zero biases: for narrow models.
+
+    BERT's and the ViT's standard deviation of 0.02 is meant for a width of 768. At a width of 96 it starts every
+    sub-layer near zero, and a budget of minutes is spent before anything is learnt. CLIP scales with width in its paper.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=part.in_features**-0.5)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

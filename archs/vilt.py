@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vlpbench.archs.blocks import BertEmbeddings, BertShape, BertTransform, ConvStem, init_bert
+from vlpbench.archs.blocks import BertEmbeddings, BertShape, BertTransform, ConvStem, init_bert, init_by_fan_in
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Fused, Structure, Text
@@ -179,6 +179,8 @@ class Vilt(VLModel[Tokens, Tokens]):
         self.pooler = nn.ModuleDict({"dense": nn.Linear(config.width, config.width)})
         for module in (self.text_embeddings, self.token_type_embeddings, self.pooler):
             init_bert(module)
+        if config.stem == "conv":
+            init_by_fan_in(self)
 
     def encode_image(self, image: Tensor, *, image_type: int = 1) -> Tokens:
         """Patch, position and modality type embeddings of all patches, row by row, behind the class token.
