@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class StateFile:
-    """One file with a state in it, replaced in one move, so that it is whole or absent whatever is killed."""
+    """One file with a state in it, replaced in one move, so that it is whole or absent whatever is killed.
+
+    It is not forced to the disk: a state lost with the machine's power is trained again.
+    """
 
     path: Path
     key: str
@@ -50,10 +53,7 @@ class StateFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.draft")
         try:
-            with draft.open("wb") as file:
-                torch.save({"format": FORMAT, "key": self.key, "state": state}, file)
-                file.flush()
-                os.fsync(file.fileno())
+            torch.save({"format": FORMAT, "key": self.key, "state": state}, draft)
             draft.replace(self.path)
         finally:
             draft.unlink(missing_ok=True)

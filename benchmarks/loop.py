@@ -109,9 +109,7 @@ class _Meter:
         first = curve.loss.get("total", [means["total"]])[0]
         if not all(map(isfinite, means.values())) or means["total"] > EXPLODED * max(first, 1.0):
             shown = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
-            raise Diverged(
-                f"training diverged before step {step}: {shown}; it began at {first:.4g}. Lower lr ({lr:.3g})."
-            )
+            raise Diverged(f"training diverged before step {step}: {shown} (began at {first:.4g}); lower lr {lr:.3g}")
         curve.step.append(step)
         for name, value in means.items():
             curve.loss.setdefault(name, []).append(value)
