@@ -75,12 +75,17 @@ def by_embed(engine: Engine, gallery: Gallery) -> Scored:
 
 def by_match(engine: Engine, gallery: Gallery) -> Scored:
     """Ranks by the matching score of every pair: N * M fusions."""
+    scores = match_scores(engine, gallery)
+    ranks = rank_scores(scores, gallery.owner)
+    return Scored(ranks=ranks, encoded=gallery.images + gallery.texts, embedded=0, fused=scores.numel())
+
+
+def match_scores(engine: Engine, gallery: Gallery) -> Tensor:
+    """(N, M) matching scores of all pairs, float32 on the CPU."""
     with evaluating(engine.learner):
         images, texts = _encode(engine, gallery)
         pairs = torch.arange(gallery.images * gallery.texts)
-        scores = _match(engine, images, texts, pairs, gallery.texts)
-    ranks = rank_scores(scores.view(gallery.images, gallery.texts), gallery.owner)
-    return Scored(ranks=ranks, encoded=gallery.images + gallery.texts, embedded=0, fused=len(pairs))
+        return _match(engine, images, texts, pairs, gallery.texts).view(gallery.images, gallery.texts)
 
 
 def by_rerank(engine: Engine, gallery: Gallery, k: int) -> Scored:
