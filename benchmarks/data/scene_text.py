@@ -105,7 +105,7 @@ def describe(rng: np.random.Generator, scenes: SceneTable, captions: int, *, abo
     row = np.arange(len(scenes))[:, None]
     pairs = np.stack([scenes.kind[row, first], relation[row, first, second], scenes.kind[row, second]], -1)
     alone = np.stack([scenes.kind[:, 0], np.full(len(scenes), -1), np.full(len(scenes), -1)], -1)[:, None]
-    return np.where(valid.any(axis=(1, 2))[:, None, None], pairs, alone)
+    return np.where(np.any(valid, axis=(1, 2))[:, None, None], pairs, alone)
 
 
 def true_of(scenes: SceneTable, statement: np.ndarray) -> np.ndarray:
