@@ -246,13 +246,15 @@ def watch_load() -> Iterator[list[Load]]:
         Load(
             seconds=seconds,
             own_cores=own / seconds,
-            foreign_cores=max(0.0, everybody - own) / seconds,
+            foreign_cores=max(0.0, everybody - own - TICKS) / seconds,
             waited=waited / seconds if _SCHEDSTAT.exists() else None,
         )
     )
 
 
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
+TICKS = 0.02
+"""Seconds of foreign work that are let pass: the kernel counts everybody's time in hundredths."""
 
 
 def _usage() -> tuple[float, float, float, float]:

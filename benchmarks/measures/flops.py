@@ -30,7 +30,7 @@ class Flops:
         if subject.device.type != "meta":
             subject = Subject.build(cell, meta=True)
         with subject.settings():
-            parts = _components(subject)
+            parts = components(subject)
             forward = functools.reduce(operator.add, parts.values())
             check = _cross_check(subject)
             training = _training(subject, cell)
@@ -53,7 +53,7 @@ class Flops:
         )
 
 
-def _components(subject: Subject) -> dict[str, flopcount.Count]:
+def components(subject: Subject) -> dict[str, flopcount.Count]:
     """The verbs of the interface, counted one by one; together they are `Subject.forward`."""
     model, batch = subject.model, subject.batch()
     state: dict[str, Any] = {}

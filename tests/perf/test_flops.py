@@ -1,0 +1,106 @@
+"""Goal G2: counting a full-size model on meta, against building it and counting with fvcore on CPU tensors.
+
+Also the published numbers, each counted in under 2 s once warm.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from vlpbench.benchmarks.measures.flops import Flops, components
+from vlpbench.benchmarks.subject import Subject
+from vlpbench.results.record import Cell
+
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+PUBLISHED = {"b32": 14.78, "b16": 41.09, "l14": 175.33}
+"""Size of CLIP -> GFLOP per pair in open_clip's own profile."""
+META_WAY = """
+import resource, sys, time, warnings
+warnings.simplefilter("ignore")
+import open_clip, torch
+from torch.utils.flop_counter import FlopCounterMode
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+began = time.perf_counter()
+from vlpbench.benchmarks.measures.flops import components
+from vlpbench.benchmarks.subject import Subject
+from vlpbench.results.record import Cell
+subject = Subject.build(Cell(arch="clip", size="b16", measure="flops"), meta=True)
+with subject.settings():
+    flops = sum(part.flops for part in components(subject).values())
+spent = time.perf_counter() - began
+print(flops, spent, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024)
+"""
+CPU_WAY = """
+import resource, sys, time, warnings
+warnings.simplefilter("ignore")
+import open_clip, torch
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+began = time.perf_counter()
+from fvcore.nn import FlopCountAnalysis
+model = open_clip.create_model("ViT-B-16").eval()
+with torch.no_grad():
+    analysis = FlopCountAnalysis(model, (torch.zeros(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.long)))
+    flops = 2 * analysis.total()
+spent = time.perf_counter() - began
+print(flops, spent, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024)
+"""
+
+
+def test_clip_equals_open_clips_published_profile_in_seconds() -> None:
+    spent = {}
+    for size, published in PUBLISHED.items():
+        cell = Cell(arch="clip", size=size, measure="flops")
+        for _ in range(2):  # the second is warm
+            began = time.process_time()
+            subject = Subject.build(cell, meta=True)
+            with subject.settings():
+                found = sum(part.flops for part in components(subject).values())
+            spent[size] = time.process_time() - began
+        assert found / 1e9 == pytest.approx(published, rel=1e-3)
+    assert all(seconds < 2 for seconds in spent.values()), spent
+
+
+@pytest.mark.parametrize("arch", ["clip", "vilt", "albef"])
+def test_full_size_counters_agree(arch: str, benchmark: BenchmarkFixture) -> None:
+    image = (384, 640) if arch == "vilt" else None
+    cell = Cell(arch=arch, size="base", measure="flops", image=image)
+    subject = Subject.build(cell, meta=True)
+    found = benchmark.pedantic(lambda: Flops().run(subject, cell), rounds=3, warmup_rounds=1)
+    assert found.flags == []
+    assert found.detail["counters"]["disagreement"] < 1e-3
+    if arch == "vilt":
+        # 24 D^2 and 4 N D per token and layer, with 240 patches, a class token and 40 of text; the rest is pooler and
+        # interpolated positions.
+        closed_form = 2 * 240 * 3072 * 768 + 2 * 12 * (12 * 281 * 768**2 + 2 * 281**2 * 768)
+        assert closed_form / 1e9 == pytest.approx(51.777, abs=1e-3)
+        assert found.values["flops_forward"][0] == pytest.approx(closed_form, rel=1e-3)
+        assert found.values["flops_forward_backward"][0] / 1e9 == pytest.approx(154.198, rel=2e-3)
+
+
+@pytest.mark.slow
+def test_meta_is_faster_and_takes_no_memory(benchmark: BenchmarkFixture) -> None:
+    if not benchmark.enabled:
+        pytest.skip("a comparison of times; run with --benchmark-enable")
+    ours, theirs = [], []
+    for _ in range(3):
+        ours.append(_run(META_WAY))
+        theirs.append(_run(CPU_WAY))
+    assert ours[0][0] / 1e9 == pytest.approx(PUBLISHED["b16"], rel=1e-3)
+    faster = min(run[1] for run in theirs) / min(run[1] for run in ours)
+    smaller = statistics.median(run[2] for run in theirs) / max(1, statistics.median(run[2] for run in ours))
+    benchmark.extra_info.update(goal="G2", faster=faster, smaller=smaller)
+    benchmark.pedantic(lambda: None)
+    assert faster >= 4
+    assert smaller >= 20
+
+
+def _run(code: str) -> list[float]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [float(word) for word in done.stdout.split()]
