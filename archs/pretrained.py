@@ -120,6 +120,30 @@ ALBEF_RETRIEVAL = Layout(
 """`Learner` of ``itc`` and ``itm`` with momentum ``queue`` or ``distill``."""
 
 
+def _task(own: str, official: str, *more: tuple[str, str], name: str) -> Layout:
+    """A `vlpbench.archs.albef_tasks.TaskLearner`, whose network has parts beside its ALBEF."""
+    rules = _TOWERS | {own: official} | dict(more)
+    student = {f"network.{key}": value for key, value in rules.items()}
+    unused = "the task embeds nothing, so the official model has no projections"
+    absent = dict.fromkeys((f"{at}.{key}" for at in ("network", "momentum.twin") for key in _PROJECTIONS), unused)
+    return Layout(name=name, rules=student | _twin(rules), absent=absent)
+
+
+ALBEF_VE = _task("head", "cls_head", name="albef_ve")
+ALBEF_NLVR = _task("head", "cls_head", name="albef_nlvr")
+ALBEF_VQA = _task(
+    "decoder.bert",
+    "text_decoder.bert",
+    ("decoder.cls", "text_decoder.cls.predictions"),
+    name="albef_vqa",
+)
+ALBEF_PRETRAIN_NLVR = Layout(
+    name="albef_pretrain_nlvr",
+    rules=_TOWERS | _PROJECTIONS | {"head": "ta_head", "temperature": "temp"},
+)
+"""`vlpbench.archs.albef_tasks.TextAssignment`, which has no teacher."""
+
+
 def resize_positions(positions: Tensor, grid: tuple[int, int], *, extra: int = 1) -> Tensor:
     """A ViT's position embedding (1, extra + N, D) of a square grid, resized to another (1, extra + rows * columns, D).
 

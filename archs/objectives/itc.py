@@ -55,8 +55,8 @@ class ITC(Objective):
 
     def _logits(self, view: Pass[Any, Any], teacher: TeacherView | None) -> tuple[Tensor, Tensor]:
         if self.training:
-            with torch.no_grad():
-                self.temperature.clamp_(*CLAMP)
+            # Not seen by autograd: clamping twice is clamping once, so an earlier pass may still be differentiated.
+            self.temperature.data.clamp_(*CLAMP)
         if teacher is not None:
             return self._compare(view, teacher, self.temperature)
         image, text = at_least_float32(view.image_embed), at_least_float32(view.text_embed)

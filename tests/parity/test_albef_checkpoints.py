@@ -10,10 +10,22 @@ from typing import Any
 import pytest
 import torch
 from vlpbench.archs.albef import Albef
+from vlpbench.archs.albef_tasks import (
+    Answering,
+    Classifying,
+    PairClassifying,
+    TaskLearner,
+    TextAssignment,
+    pair_model,
+)
 from vlpbench.archs.learner import Learner, Recipe, SpecialTokens
 from vlpbench.archs.pretrained import (
+    ALBEF_NLVR,
     ALBEF_PRETRAIN,
+    ALBEF_PRETRAIN_NLVR,
     ALBEF_RETRIEVAL,
+    ALBEF_VE,
+    ALBEF_VQA,
     Layout,
     albef_finetuning_keys,
     load,
@@ -57,6 +69,28 @@ def test_learner_takes_a_checkpoint_of_paper_size(
         queue = recorded["keys"]["image_queue"][1]
         learner = Learner(model, Recipe(objectives=objectives, momentum="distill", queue_size=queue), BERT)
     fits(learner, layout, recorded)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("albef_vqa", ALBEF_VQA),
+        ("albef_ve", ALBEF_VE),
+        ("albef_nlvr", ALBEF_NLVR),
+        ("albef_pretrain_nlvr", ALBEF_PRETRAIN_NLVR),
+    ],
+)
+def test_tasks_take_a_checkpoint_of_paper_size(oracles: Path, albef: Any, name: str, layout: Layout) -> None:
+    recorded = paper_size(oracles, name)
+    config = albef.paper_config(recorded["keys"])
+    with torch.device("meta"):
+        built: dict[str, Callable[[], torch.nn.Module]] = {
+            "albef_vqa": lambda: TaskLearner(Answering(Albef(config), config)),
+            "albef_ve": lambda: TaskLearner(Classifying(Albef(config), 3)),
+            "albef_nlvr": lambda: TaskLearner(PairClassifying(pair_model(config))),
+            "albef_pretrain_nlvr": lambda: TextAssignment(pair_model(config)),
+        }
+        fits(built[name](), layout, recorded)
 
 
 def test_positions_are_interpolated_as_officially(oracle: Callable[[str], Any]) -> None:
