@@ -105,6 +105,13 @@ class Board:
         found = [m for m in self._of(row, measure) if dict(m.setting)["size"] == size and m.ok]
         return found[0] if found else None
 
+    def in_training(self, row: Row, quantity: str) -> Estimate | None:
+        """The estimate of a quantity that was taken with this variant's own training recipe."""
+        measure = next((m.measure for m in self.everything if quantity in m.estimates), "")
+        column = next((column for column in self.columns if column.measure == measure), None)
+        found = self._find(row, column) if column else None
+        return found.estimates.get(quantity) if found and not found.shared else None
+
     def elsewhere(self, row: Row, column: Column) -> Measured | None:
         """A measurement of the cell's quantity at another setting, where the cell itself is empty."""
         return next((m for m in self._of(row, column.measure) if column.quantity in m.estimates), None)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from vlpbench.reports import gallery, plots, stats
+from vlpbench.reports import details, gallery, plots
+from vlpbench.reports.accuracy import PERCENT
 from vlpbench.reports.board import Board
 from vlpbench.reports.gallery import Search
-from vlpbench.reports.measured import Measured
+from vlpbench.reports.measured import Measured, kind_estimate
 from vlpbench.reports.names import Row
-from vlpbench.reports.stats import Estimate
 from vlpbench.reports.summary import listed
 from vlpbench.reports.svg import FAINT, INK, PAPER, Figure, canvas, colour, draw
 from vlpbench.reports.table import Item, row_item, value_item
-from vlpbench.reports.units import Scale, duration, plain, scale
+from vlpbench.reports.units import duration, plain, scale
 
 SMALLEST, LARGEST = 10.0, 100_000.0
 """Images of the galleries that the search figure spans."""
 DASH: dict[str, Any] = {"dual": "-", "rerank": (0, (5, 2)), "exhaustive": (0, (1, 1.4))}
 LINE: dict[str, Any] = {"off": "-", "queue": (0, (5, 2)), "distill": (0, (1, 1.4))}
-PERCENT = Scale(factor=1, name="%")
 
 
 def search_cost(board: Board, suffix: str) -> Figure | None:
@@ -112,70 +112,66 @@ def question_types(board: Board, suffix: str) -> Figure | None:
     shown = [
         (row if m.row.arch == row.arch else m.row, m)
         for row in board.rows
-        if (m := board.get(row, "vqa_accuracy")) and isinstance(m.detail("by_type"), dict)
+        if (m := board.get(row, "vqa_accuracy")) and details.kinds(m.first.detail)
     ]
-    kinds = list(dict.fromkeys(kind for _, m in shown for kind in m.detail("by_type")))
+    kinds = list(dict.fromkeys(kind for _, m in shown for kind in details.kinds(m.first.detail)))
     if not kinds:
         return None
-    name = f"vqa-types{suffix}"
-    step = 0.8 / len(shown)
-    legend = 0.2 + 0.22 * ((len(shown) + 1) // 2)
-    tall = legend + 0.55 + max(0.5, 0.16 * len(shown)) * len(kinds)
-    figure, (axes,) = canvas(tall, left=kinds, head=legend, foot=0.55)
-    for index, (row, m) in enumerate(shown):
-        hue = colour(row.arch)
-        for place, kind in enumerate(kinds):
-            value = _type_rate(m, kind)
-            if value is None:
-                continue
-            y = place + step * (index - (len(shown) - 1) / 2)
-            if value.interval:
-                axes.plot(value.interval, [y, y], color=hue, linewidth=1.6, alpha=0.55)
-            axes.plot(value.value, y, marker=plots.MARKER.get(row.momentum, "o"), color=hue, markersize=6, linestyle="")
-    for place in range(len(kinds) - 1):
-        axes.axhline(place + 0.5, color=FAINT, linewidth=0.5, alpha=0.6)
-    plots.horizontal(axes, kinds)
-    axes.set_ylim(len(kinds) - 0.5, -0.5)
-    axes.set_xlim(0, 101)
-    axes.set_xlabel("%")
-    handles = [
-        axes.plot(
-            [], [], marker=plots.MARKER.get(row.momentum, "o"), color=colour(row.arch), linestyle="", label=row.title
-        )[0]
-        for row, _ in shown
-    ]
-    figure.legend(
-        handles=handles, loc="upper left", borderaxespad=0, ncols=2, frameon=False, handletextpad=0.1, fontsize=9.5
-    )
+    name, size = f"vqa-types{suffix}", dict(shown[0][1].setting)["size"]
     rows = [(row_item(row), *(_type_item(m, kind) for kind in kinds)) for row, m in shown]
-    size = dict(shown[0][1].setting)["size"]
     words = [f"{row.title} {', '.join(f'{k} {_type_item(m, k).text}' for k in kinds)}" for row, m in shown]
     return Figure(
         name=name,
         title="VQA by type of question",
         alt=f"Accuracy in percent by question type: {'; '.join(words)}.",
         caption=f"Share answered exactly by {size} models. Lines: 95 % interval over the questions of the type.",
-        drawing=draw(figure, name),
+        drawing=_type_dots(shown, kinds, name),
         table=plots.figure_table(name, "VQA by type of question, %", ("Variant", *kinds), rows, 1),
     )
 
 
-def _type_rate(m: Measured, kind: str) -> Estimate | None:
-    found = m.detail("by_type").get(kind)
-    if not found:
-        return None
-    percent, n = float(found["accuracy"]), int(found.get("n", 0))
-    return stats.rate(percent, n) if n else Estimate(value=percent)
+def _type_dots(shown: Sequence[tuple[Row, Measured]], kinds: Sequence[str], name: str) -> str:
+    legend = 0.2 + 0.22 * ((len(shown) + 1) // 2)
+    tall = legend + 0.55 + max(0.5, 0.16 * len(shown)) * len(kinds)
+    figure, (axes,) = canvas(tall, left=kinds, head=legend, foot=0.55)
+    step, handles = 0.8 / len(shown), []
+    for index, (row, m) in enumerate(shown):
+        look: dict[str, Any] = {
+            "marker": plots.MARKER.get(row.momentum, "o"),
+            "color": colour(row.arch),
+            "linestyle": "",
+        }
+        handles += axes.plot([], [], label=row.title, **look)
+        for place, kind in enumerate(kinds):
+            value, y = kind_estimate(m, kind), place + step * (index - (len(shown) - 1) / 2)
+            if value is None:
+                continue
+            if value.interval:
+                axes.plot(value.interval, [y, y], color=colour(row.arch), linewidth=1.6, alpha=0.55)
+            axes.plot(value.value, y, markersize=6, **look)
+    for place in range(len(kinds) - 1):
+        axes.axhline(place + 0.5, color=FAINT, linewidth=0.5, alpha=0.6)
+    plots.horizontal(axes, kinds)
+    axes.set_xlim(0, 101)
+    axes.set_xlabel("%")
+    figure.legend(
+        handles=handles, loc="upper left", borderaxespad=0, ncols=2, frameon=False, handletextpad=0.1, fontsize=9.5
+    )
+    return draw(figure, name)
 
 
 def _type_item(m: Measured, kind: str) -> Item:
-    value = _type_rate(m, kind)
+    value = kind_estimate(m, kind)
     return value_item(value, PERCENT, m) if value else Item(text="–")
 
 
 def learning(board: Board, suffix: str) -> Figure | None:
     """Training losses against the step, one panel for an objective."""
-    shown = [(row, m, curve) for row in board.rows if (m := _with_curve(board, row)) and (curve := curve_of(m))]
+    shown = [
+        (row, m, curve)
+        for row in board.rows
+        if (m := _with_curve(board, row)) and (curve := details.curve(m.first.detail))
+    ]
     objectives = list(dict.fromkeys(name for *_, curve in shown for name in curve))
     if not objectives:
         return None
@@ -222,18 +218,4 @@ def _last(m: Measured, points: list[tuple[float, float]]) -> Item:
 
 def _with_curve(board: Board, row: Row) -> Measured | None:
     """One record of a variant that holds a learning curve."""
-    return next((m for m in board.everything if m.row == row and m.ok and curve_of(m)), None)
-
-
-def curve_of(m: Measured) -> dict[str, list[tuple[float, float]]]:
-    """Objective -> (step, loss) points of the pre-training; empty where a record holds none.
-
-    Read from ``curve``, ``{"step": [...], "loss": {objective: [...]}}``, in a record's detail or in a part of it.
-    """
-    places = [m.first.detail, *(part for part in m.first.detail.values() if isinstance(part, dict))]
-    found = next((place["curve"] for place in places if isinstance(place.get("curve"), dict)), {})
-    steps, losses = found.get("step", []), found.get("loss", {})
-    if len(steps) < 2:
-        return {}
-    lines = {k: v for k, v in losses.items() if k != "total" and len(v) == len(steps)}
-    return {k: [(float(s), float(x)) for s, x in zip(steps, v, strict=True)] for k, v in lines.items()}
+    return next((m for m in board.everything if m.row == row and m.ok and details.curve(m.first.detail)), None)

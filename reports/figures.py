@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from vlpbench.reports import curves, plots
-from vlpbench.reports.board import Board, Column
+from vlpbench.reports import curves, plots, scatter
+from vlpbench.reports.board import Board
 from vlpbench.reports.measured import Measured
-from vlpbench.reports.names import Row
 from vlpbench.reports.plots import Bar
-from vlpbench.reports.stats import Estimate
 from vlpbench.reports.summary import listed
-from vlpbench.reports.svg import INK, Figure, canvas, colour, draw, style
+from vlpbench.reports.svg import INK, Figure, canvas, draw, style
 from vlpbench.reports.table import Item, failure_item, row_item, value_item
-from vlpbench.reports.units import Scale, plain, scale, times
+from vlpbench.reports.units import times
 
 PHASES = (
     ("step_forward", "forward"),
@@ -34,94 +32,11 @@ def figures(board: Board, suffix: str = "", *, everywhere: bool = True) -> list[
         everywhere: whether to draw those that do not depend on the environment too.
     """
     timed: tuple[Callable[[Board, str], Figure | None], ...] = (latency, throughput, phases)
-    before = (recall_against_work, vqa_against_work)
+    before = (scatter.recall_against_work, scatter.vqa_against_work)
     after = (parameters, curves.search_cost, curves.question_types, curves.learning)
     makers = (*before, *timed, *after) if everywhere else timed
     with style():
         return [figure for make in makers if (figure := make(board, suffix)) is not None]
-
-
-def recall_against_work(board: Board, suffix: str) -> Figure | None:
-    """Mean recall against FLOPs."""
-    return _against_work(board, "recall_mean", f"recall-flops{suffix}", "Retrieval against work")
-
-
-def vqa_against_work(board: Board, suffix: str) -> Figure | None:
-    """VQA accuracy against FLOPs."""
-    return _against_work(board, "vqa_accuracy", f"vqa-flops{suffix}", "VQA against work")
-
-
-def _against_work(board: Board, name: str, figure: str, title: str) -> Figure | None:
-    column, flops = board.column(name), board.column("flops_forward")
-    if column is None or flops is None:
-        return None
-    points: list[tuple[Row, Measured, Estimate, Measured]] = []
-    size = column.size if all(board.at_size(row, "flops", column.size) for row in board.rows) else flops.size
-    for row in board.rows:
-        found, work = board.get(row, name), board.at_size(row, "flops", size)
-        if found and work and name in found.estimates:
-            points.append((row if found.row.arch == row.arch else found.row, found, found.estimates[name], work))
-    if len(points) < 2:
-        return None
-    unit = scale("FLOP", [work.estimates["flops_forward"].value for *_, work in points])
-    words = [f"{row.title} {value.value:.1f} % at {_gflop(work, unit)}" for row, _, value, work in points]
-    caption = (
-        f"{column.meaning.title} of {column.size} models ({dict(column.setting)['data']}) against forward FLOPs of one "
-        f"pair at {size}. Lines: 95 % interval. Up and left is better; equal FLOPs are drawn side by side."
-    )
-    rows = [
-        (row_item(row), value_item(value, Scale(factor=1, name="%"), found), _work_item(work, unit))
-        for row, found, value, work in points
-    ]
-    heads = ("Variant", f"{column.meaning.title}, %", f"FLOPs, {unit.name}")
-    return Figure(
-        name=figure,
-        title=title,
-        alt=f"{column.meaning.title} against FLOPs: {listed(words)}.",
-        caption=caption,
-        drawing=_scatter(points, unit, column, figure),
-        table=plots.figure_table(figure, title, heads, rows, 1),
-    )
-
-
-def _gflop(work: Measured, unit: Scale) -> str:
-    return unit.full(work.estimates["flops_forward"].value)
-
-
-def _work_item(work: Measured, unit: Scale) -> Item:
-    return value_item(work.estimates["flops_forward"], unit, work)
-
-
-def _scatter(points: Sequence[tuple[Row, Measured, Estimate, Measured]], unit: Scale, column: Column, name: str) -> str:
-    figure, (axes,) = canvas(3.5, left=["100"], right=[f"{row.title}   " for row, *_ in points], head=0.3, foot=0.55)
-    work = [p[3].estimates["flops_forward"].value / unit.factor for p in points]
-    places = _side_by_side(work)
-    ends = [edge for *_, value, _ in points for edge in (value.interval or (value.value, value.value))]
-    low, high = max(0.0, min(ends) - 8), min(100.0, max(ends) + 4)
-    for (row, _, value, _), x in zip(points, places, strict=True):
-        hue = colour(row.arch)
-        if value.interval:
-            axes.plot([x, x], value.interval, color=hue, linewidth=1.8, alpha=0.55)
-        axes.plot(x, value.value, marker=plots.MARKER.get(row.momentum, "o"), color=hue, markersize=8, linestyle="none")
-    axes.set_ylim(low, high)
-    axes.set_xlim(min(places) / 1.35, max(places) * 1.35)
-    plots.plain_log(axes, "x", plain, subs=(1, 2, 3, 5) if max(places) > 10 * min(places) else (1, 1.5, 2, 3, 4, 5, 7))
-    plots.quiet(axes)
-    axes.set_xlabel(f"{unit.name} forward, per pair (log)")
-    axes.set_title(f"{column.meaning.title}, %", fontweight="normal")
-    plots.end_labels(axes, [(value.value, row.title, colour(row.arch)) for row, _, value, _ in points])
-    return draw(figure, name)
-
-
-def _side_by_side(work: Sequence[float]) -> list[float]:
-    """Equal values moved apart a little, so that their intervals can be seen."""
-    spread = max(work) / min(work)
-    step = max(spread, 2.0) ** 0.03
-    places = []
-    for index, value in enumerate(work):
-        same = [i for i, other in enumerate(work) if other == value]
-        places.append(value * step ** (same.index(index) - (len(same) - 1) / 2))
-    return places
 
 
 def latency(board: Board, suffix: str) -> Figure | None:

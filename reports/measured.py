@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
-from vlpbench.reports import stats
+from vlpbench.reports import details, stats
 from vlpbench.reports.names import SIZES, Row, shared_size, text_of
 from vlpbench.reports.stats import Estimate
 from vlpbench.results.record import Cell, Record, Status
@@ -30,6 +31,10 @@ SETTING = ("device", "dtype", "compile", "attention", "batch", "data", "noise", 
 """Fields that make another measurement of the same variant."""
 SOMETIMES = ("image", "text_len", "lr")
 """Likewise, but only where one variant was measured with several values: each architecture has its own by default."""
+NAMED = ("arch", "size", "measure", "momentum", "scorer", "k", "threads", "seed")
+"""Fields that have a place of their own."""
+RECIPE = tuple(name for name in Cell.model_fields if name not in (*SETTING, *SOMETIMES, *NAMED))
+"""All others make another variant, where they differ between records that are otherwise alike."""
 BOUND = ("s", "1/s", "B")
 """Units of what depends on the machine: never compared across environments."""
 RECALLS = ("tr_r1", "tr_r5", "tr_r10", "ir_r1", "ir_r5", "ir_r10")
@@ -44,6 +49,8 @@ class Measured:
     setting: tuple[tuple[str, str], ...]
     """What must agree for two measurements to be compared."""
     scorer: str | None
+    k: int | None
+    """How retrieval was scored, and the candidates that were reranked."""
     records: tuple[Record, ...]
     """Those with status ok; without any, the ones that failed."""
     estimates: dict[str, Estimate]
@@ -91,13 +98,13 @@ def measure_all(records: Sequence[Record]) -> list[Measured]:
     for record in records:
         cell = record.cell
         row = _row(cell, telling, cell.arch in several)
-        key = (row, cell.measure, _setting(record, varying), cell.scorer, cell.k, record.env.id)
+        key = (row, cell.measure, _setting(record, varying), *details.scorer(record), record.env.id)
         groups[key].append(record)
     return [_measured(key, found) for key, found in groups.items()]
 
 
 def _measured(key: tuple[Any, ...], found: list[Record]) -> Measured:
-    row, measure, setting, scorer, _, env = key
+    row, measure, setting, scorer, k, env = key
     good = [record for record in found if record.status is Status.OK]
     names = dict.fromkeys(name for record in good for name in record.samples)
     estimates = {name: estimate(name, [r for r in good if name in r.samples]) for name in names}
@@ -106,6 +113,7 @@ def _measured(key: tuple[Any, ...], found: list[Record]) -> Measured:
         measure=measure,
         setting=setting,
         scorer=scorer,
+        k=k,
         records=tuple(good or found),
         estimates={name: value for name, value in estimates.items() if value is not None},
         env=env,
@@ -128,11 +136,12 @@ def estimate(name: str, records: Sequence[Record]) -> Estimate | None:
     rates = [fmean(record.samples[name].values) for record in records]
     if len(rates) > 1:
         return stats.seeds(rates)
-    return _recall_mean(records[0], rates[0]) if name == "recall_mean" else _rate(name, records[0], rates[0])
+    single = {"recall_mean": _recall_mean, "vqa_binding": _binding}.get(name, partial(_rate, name))
+    return single(records[0], rates[0])
 
 
 def _rate(name: str, record: Record, percent: float) -> Estimate:
-    n = trials(name, record.detail)
+    n = details.trials(name, record.detail)
     return stats.rate(percent, n) if n else Estimate(value=percent)
 
 
@@ -151,24 +160,19 @@ def _recall_mean(record: Record, percent: float) -> Estimate:
     )
 
 
-def trials(name: str, detail: dict[str, Any]) -> int | None:
-    """Test items behind a rate: images for text retrieval, texts for image retrieval, questions for VQA."""
-    if name.startswith("tr_"):
-        found = detail.get("n_images")
-    elif name.startswith("ir_"):
-        found = detail.get("n_texts")
-    elif name.endswith("_binding"):
-        found = detail.get("n_binding") or _binding_items(detail)
-    else:
-        found = detail.get("n")
-    return found if isinstance(found, int) and found > 0 else None
+def _binding(record: Record, percent: float) -> Estimate:
+    found, names = details.kinds(record.detail), details.binding_kinds(record.detail)
+    parts = [stats.rate(*found[name]) for name in names if name in found]
+    return replace(stats.mean_of_rates(parts), value=percent) if parts else Estimate(value=percent)
 
 
-def _binding_items(detail: dict[str, Any]) -> int | None:
-    kinds, by_type = detail.get("binding"), detail.get("by_type")
-    if not isinstance(kinds, (list, tuple)) or not isinstance(by_type, dict):
+def kind_estimate(m: Measured, kind: str) -> Estimate | None:
+    """Accuracy on one type of question, over seeds where there are several; None where a record has no such type."""
+    found = [details.kinds(record.detail).get(kind) for record in m.records]
+    rates = [rate for rate in found if rate is not None]
+    if not rates:
         return None
-    return sum(int(by_type[kind].get("n", 0)) for kind in kinds if kind in by_type)
+    return stats.seeds([percent for percent, _ in rates]) if len(rates) > 1 else stats.rate(*rates[0])
 
 
 def _rounds(record: Record) -> list[int]:

@@ -137,6 +137,22 @@ def rate_difference(over: Estimate, under: Estimate) -> Estimate:
     return Estimate(value=value, low=low, high=high, n=min(over.n, under.n), method="Newcombe over test items")
 
 
+def mean_of_rates(parts: Sequence[Estimate]) -> Estimate:
+    """Plain mean of independent rates; their Wilson half-widths add up as squares (Zou and Donner's MOVER, 2008).
+
+    Raises:
+        ValueError: without a rate, or for one without an interval.
+    """
+    ends = [part.interval for part in parts]
+    if not parts or None in ends:
+        raise ValueError("a mean of rates needs rates with intervals")
+    value = sum(part.value for part in parts) / len(parts)
+    below = math.hypot(*(part.value - end[0] for part, end in zip(parts, ends, strict=True) if end)) / len(parts)
+    above = math.hypot(*(end[1] - part.value for part, end in zip(parts, ends, strict=True) if end)) / len(parts)
+    n = sum(part.n for part in parts)
+    return Estimate(value=value, low=value - below, high=value + above, n=n, method="mean of Wilson intervals")
+
+
 def seeds(values: Sequence[float]) -> Estimate:
     """Mean over training seeds with Student's t interval: what another seed would bring, not other test items.
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vlpbench.reports import gallery, stats
+from vlpbench.reports import details, gallery, stats
 from vlpbench.reports.board import Board
 from vlpbench.reports.measured import Measured
 from vlpbench.reports.names import Row, arch_title
@@ -89,10 +89,10 @@ def limits(records: Sequence[Record]) -> list[str]:
     return found
 
 
-def findings(board: Board) -> list[Finding]:
-    """The main results of one environment."""
+def findings(board: Board, *, everywhere: bool = True) -> list[Finding]:
+    """The main results of one environment; without ``everywhere`` only those that depend on it."""
     makers: tuple[Callable[[Board], list[Finding]], ...] = (momentum, work, speed, search, retrieval, questions)
-    return [finding for make in makers for finding in make(board)]
+    return [finding for make in (makers if everywhere else (momentum, speed)) for finding in make(board)]
 
 
 def momentum(board: Board) -> list[Finding]:
@@ -100,20 +100,27 @@ def momentum(board: Board) -> list[Finding]:
     found = []
     for arch in dict.fromkeys(row.arch for row in board.rows):
         rows = {row.momentum: row for row in board.rows if row.arch == arch}
-        if "off" not in rows:
-            continue
         said, used = [], []
         for state, words in (("distill", "with momentum distillation"), ("queue", "with the momentum queue alone")):
-            if state in rows and (one := timing_ratio(board, rows[state], rows["off"], "step")):
-                said.append(f"{words} it costs {ratio_words(one[0])} that without")
+            pair = (rows.get(state), rows.get("off"))
+            one = timing_ratio(board, pair[0], pair[1], "step") if pair[0] and pair[1] else None
+            if one and pair[0] and pair[1]:
+                rest = [f"{words} of its {what}" for words, what in _more_ratios(board, pair[0], pair[1])]
+                said.append(f"{words} it costs {listed([f'{ratio_words(one[0])} that without', *rest])}")
                 used += one[1]
-            memory = board.value(rows[state], "memory_training") if state in rows else None
-            base = board.value(rows["off"], "memory_training")
-            if said and state == "distill" and memory and base:
-                said[-1] += f", and {times(memory.value / base.value)} its peak memory"
         if said:
             text = f"{arch_title(arch)}'s training step: {'; '.join(said)}."
             found.append(Finding(lead="Momentum", text=text, records=tuple(dict.fromkeys(used))))
+    return found
+
+
+def _more_ratios(board: Board, over: Row, under: Row) -> list[tuple[str, str]]:
+    """What else a momentum state multiplies in training, where both were measured apart."""
+    found = []
+    for name, what in (("flops_forward_backward", "FLOPs"), ("memory_training", "peak memory")):
+        a, b = (board.in_training(row, name) for row in (over, under))
+        if a and b:
+            found.append((times(a.value / b.value), what))
     return found
 
 
@@ -205,13 +212,14 @@ def _ranked(board: Board, name: str, lead: str, words: str) -> list[Finding]:
         span = f" ({ends[0]:.1f}–{ends[1]:.1f})" if ends else ""
         by = f" by {m.scorer}" if m.scorer else ""
         parts.append(f"{(row if m.row.arch == row.arch else m.row).title} {value:.1f}{span}{by}")
-    detail = found[0][1].first.detail
-    sizes = [detail.get("n_images"), detail.get("n_texts")]
-    of = f", {sizes[0]} images × {sizes[1]} texts" if all(sizes) else ""
+    sizes = details.gallery_size(found[0][1].first.detail)
+    of = f", {sizes[0]:,} images × {sizes[1]:,} texts" if sizes else ""
     text = f"In {words} (%, {column.size} models, {dict(column.setting)['data']}{of}): {listed(parts)}."
     ends = [m.estimates[name].interval for _, m, _ in found[:2]]
     if ends[0] and ends[1] and ends[0][0] <= ends[1][1]:
         text += " The intervals of the first two overlap."
+    base = details.majority(found[0][1].first.detail)
+    text += f" The commonest answer to each type of question would reach {base:.1f}." if base is not None else ""
     return [Finding(lead=lead, text=text, records=tuple(m.first.id for _, m, _ in found))]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vlpbench.reports.board import Board, Column, quantity
@@ -224,40 +224,18 @@ def failure_item(found: Measured) -> Item:
 def _borrowed(row: Row, found: Measured) -> str:
     """Which relative or which scorer the number is from."""
     late = "+late" if found.row.arch != row.arch else ""
-    k = found.first.cell.k
-    scorer = f"{found.scorer} k={k}" if found.scorer and k else found.scorer or ""
-    return " · ".join(filter(None, (scorer, late)))
+    return " · ".join(filter(None, (scorer_words(found), late)))
+
+
+def scorer_words(found: Measured) -> str:
+    """``rerank k=16``; empty for what is no retrieval."""
+    return f"{found.scorer} k={found.k}" if found.scorer and found.k else found.scorer or ""
 
 
 def differing(found: Measured, column: Column) -> str:
     """The fields of a measurement's setting that are not the column's."""
     wanted = dict(column.setting)
     return ", ".join(f"{name} {value}" for name, value in found.setting if wanted.get(name) != value)
-
-
-def scorer_table(everything: Iterable[Measured]) -> Table | None:
-    """All recalls of every variant by every scorer; None without any retrieval."""
-    names = ("tr_r1", "tr_r5", "tr_r10", "ir_r1", "ir_r5", "ir_r10", "recall_mean")
-    found = sorted((m for m in everything if m.scorer), key=lambda m: (m.row.order, m.scorer or "", m.setting))
-    if not found:
-        return None
-    rows = []
-    for m in found:
-        fields, detail = dict(m.setting), m.first.detail
-        scorer = f"{m.scorer} k={m.first.cell.k}" if m.first.cell.k else str(m.scorer)
-        gallery = f"{detail.get('n_images', '?')} × {detail.get('n_texts', '?')}"
-        words = [Item(text=t) for t in (scorer, fields["size"], fields["data"], fields["noise"], gallery)]
-        rows.append((row_item(m.row), *words, *(_plain_item(m, name) for name in names)))
-    heads = [Head(title=t) for t in ("Variant", "Scored by", "Size", "Data", "Noise", "Images × texts")]
-    heads += [Head(title=quantity(n).title, unit="%", note="%", better="higher", numeric=True) for n in names]
-    caption = "Text retrieval (TR) finds a text for an image, image retrieval (IR) an image for a text."
-    return Table(name="retrieval", title="Retrieval by scorer", caption=caption, heads=tuple(heads), rows=tuple(rows))
-
-
-def _plain_item(m: Measured, name: str) -> Item:
-    if name in m.estimates:
-        return value_item(m.estimates[name], Scale(factor=1, name="%"), m)
-    return failure_item(m) if not m.ok else Item(text=ABSENT, kind="absent")
 
 
 def measurement_table(everything: Sequence[Measured]) -> Table:
@@ -289,5 +267,4 @@ def measurement_table(everything: Sequence[Measured]) -> Table:
 def _setting_words(m: Measured) -> str:
     plain = {"compile": "no", "attention": "sdpa", "data": "random", "noise": "0.0", "budget": "default"}
     words = [f"{k} {v}" for k, v in m.setting if plain.get(k) != v and v != "default"]
-    k = f" k={m.first.cell.k}" if m.first.cell.k else ""
-    return ", ".join([*words, *([f"scored by {m.scorer}{k}"] if m.scorer else [])])
+    return ", ".join([*words, *([f"scored by {scorer_words(m)}"] if m.scorer else [])])

@@ -166,7 +166,20 @@ def _retrieval(recipe: dict[str, Any], scorer: str, env: Env) -> Record:
         name: [0.4 + 3.5 * 2.0 ** (-s / (fall + 60 * i)) for s in steps] for i, name in enumerate(recipe["objectives"])
     }
     curve = {"step": steps, "loss": loss, "cpu_seconds": [0.09 * s for s in steps]}
-    detail = {"n_images": 200, "n_texts": 400, "curve": curve, "cpu_seconds": 108.0}
+    rates = {
+        name: {"percent": v[0], "total": 200 if name.startswith("tr") else 400}
+        for name, v in values.items()
+        if name != "recall_mean"
+    }
+    hard = {name: {"percent": rate["percent"] * 0.8, "total": rate["total"]} for name, rate in rates.items()}
+    swaps = {kind: {"percent": p, "total": 800} for kind, p in {"colour": ir, "shape": ir, "relation": 50.0}.items()}
+    detail = {
+        "scorer": scorer,
+        "k": 16 if scorer == "rerank" else None,
+        "galleries": {"test": {"recalls": rates}, "hard": {"recalls": hard}},
+        "swaps": swaps,
+        "pretraining": {"key": "0" * 16, "curve": curve},
+    }
     k = 16 if scorer == "rerank" else None
     cell = Cell.model_validate(recipe | {"measure": "retrieval", "scorer": scorer, "k": k})
     return make(cell, values, env=env, detail=detail, seconds=118)
@@ -174,14 +187,18 @@ def _retrieval(recipe: dict[str, Any], scorer: str, env: Env) -> Record:
 
 def _vqa(recipe: dict[str, Any], env: Env) -> Record:
     arch = "clip+late" if recipe["arch"] == "clip" else recipe["arch"]
-    by_type = {kind: {"accuracy": VQA[arch][kind], "n": n} for kind, n in TYPES.items()}
-    share = {kind: one["accuracy"] * one["n"] for kind, one in by_type.items()}
     bound = ("colour", "shape", "exist")
+    right = {kind: round(VQA[arch][kind] * n / 100) for kind, n in TYPES.items()}
+    kinds = {kind: {"percent": 100 * right[kind] / n, "total": n} for kind, n in TYPES.items()}
+    total = sum(TYPES.values())
+    whole = 100 * sum(right.values()) / total
     values = {
-        "vqa_accuracy": [sum(share.values()) / sum(TYPES.values())],
-        "vqa_binding": [sum(share[kind] for kind in bound) / sum(TYPES[kind] for kind in bound)],
+        "vqa_accuracy": [whole],
+        "vqa_binding": [sum(kinds[kind]["percent"] for kind in bound) / len(bound)],
     }
-    detail = {"by_type": by_type, "n": sum(TYPES.values()), "binding": list(bound)}
+    test = {"accuracy": {"percent": whole, "total": total}, "majority": 38.2, "kinds": kinds}
+    held_out = {"accuracy": {"percent": 0.9 * whole, "total": 1000}, "majority": 37.0, "kinds": {}}
+    detail = {"splits": {"test": test, "comp": held_out}, "binding_kinds": list(bound)}
     cell = Cell.model_validate(recipe | {"arch": arch, "measure": "vqa", "finetune": 300})
     return make(cell, values, env=env, detail=detail, seconds=150)
 

@@ -12,7 +12,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from vlpbench.reports.render import ReportError, assemble, render
+from vlpbench.reports.assemble import ReportError, assemble
+from vlpbench.reports.render import render
 from vlpbench.results.record import Cell, Record, Status
 
 Make = Callable[..., Record]
@@ -45,7 +46,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
-        self.ids += [found["id"]] if found.get("id") else []
+        self.ids += [value for name, value in attrs if name == "id" and value]
         self.links += [found["href"] or ""] if tag == "a" else []
         self.loads += [value or "" for name, value in attrs if name in ("src", "srcset", "data", "poster")]
         self.loads += [found.get("href") or found.get("xlink:href") or ""] if tag in ("link", "image", "use") else []
@@ -128,7 +129,16 @@ def test_figures_have_text_alt_and_data(page: str, folder: Path):
 
 def test_tables_are_csv_and_the_twin_has_them_all(folder: Path):
     names = {path.stem for path in (folder / "tables").glob("*.csv")}
-    assert {"comparison", "retrieval", "measurements", "failures", "flags", "environments"} | FIGURES == names
+    assert {
+        "comparison",
+        "retrieval",
+        "swaps",
+        "questions",
+        "measurements",
+        "failures",
+        "flags",
+        "environments",
+    } | FIGURES == names
     for name in names:
         lines = list(csv.reader((folder / "tables" / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
         assert len({len(line) for line in lines}) == 1
@@ -173,7 +183,7 @@ def test_environments_are_never_mixed_in_a_timing(two_machines: list[Record]):
     timed = [i for i, head in enumerate(slow.comparison.heads) if head.unit in ("s", "1/s", "B")]
     assert len(timed) == 5
     for part in report.parts:
-        seen = {env[row[i].record] for row in part.comparison.rows for i in timed if row[i].record}
+        seen = {env[record] for row in part.comparison.rows for i in timed if (record := row[i].record)}
         assert len(seen) == 1
         assert part.heading.startswith(f"Environment {seen.pop()}")
     fast_latency, slow_latency = (p.comparison.rows[0][timed[0]].value for p in (fast, slow))

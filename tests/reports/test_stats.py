@@ -82,6 +82,15 @@ def test_newcombe_by_its_published_example():
     assert stats.apart(found, 0)
 
 
+def test_mean_of_rates_by_hand():
+    # Wilson of 80 % of 10 is 49.0162 to 94.3318, twice: half-widths 30.9838 and 14.3318, each over the root of two
+    found = stats.mean_of_rates([stats.rate(80.0, 10), stats.rate(80.0, 10)])
+    assert found.interval == pytest.approx((80 - 30.9838 / 2**0.5, 80 + 14.3318 / 2**0.5), abs=1e-3)
+    assert found.n == 20
+    with pytest.raises(ValueError, match="intervals"):
+        stats.mean_of_rates([stats.Estimate(value=1.0)])
+
+
 def test_seeds_by_hand():
     # mean 2, sd 1, t(2, 0.975) = 4.302653, half width 4.302653 / sqrt(3)
     found = stats.seeds([1.0, 2.0, 3.0])

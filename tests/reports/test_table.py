@@ -6,9 +6,11 @@ import csv
 from collections.abc import Callable, Sequence
 from statistics import median
 
+import pytest
+from vlpbench.reports.accuracy import question_table, scorer_table, swap_table
 from vlpbench.reports.board import Board, boards
 from vlpbench.reports.measured import latest, measure_all
-from vlpbench.reports.table import Item, comparison, scorer_table
+from vlpbench.reports.table import Item, comparison
 from vlpbench.results.record import Cell, Record, Series, Status
 
 Make = Callable[..., Record]
@@ -39,9 +41,7 @@ def test_a_cell_holds_the_median_its_interval_and_its_record(records: list[Recor
     item = items(records)["CLIP", "Latency"]
     assert item.value == median(record.samples["latency"].values)
     assert item.record == record.id
-    assert item.low is not None
-    assert item.high is not None
-    assert item.low <= item.value <= item.high
+    assert (item.low or 9) <= (item.value or 0) <= (item.high or 0)
 
 
 def test_a_mutated_record_changes_its_cell_and_no_other(records: list[Record]):
@@ -96,13 +96,38 @@ def test_the_best_scorer_is_shown_and_named(records: list[Record]):
     assert found["ViLT", "TR R@1"].by == "match"
     table = scorer_table(measure_all(records))
     assert table is not None
-    assert len(table.rows) == 11
+    assert len(table.rows) == 22  # eleven on the main gallery, eleven on the hard one
+    hard = next(row for row in table.rows if row[3].text == "hard")
+    assert (hard[0].text, hard[5].text) == ("CLIP", "49.6")
+
+
+def test_swaps_and_questions_have_tables(records: list[Record]):
+    everything = measure_all(records)
+    swaps, questions = swap_table(everything), question_table(everything)
+    assert swaps is not None
+    assert questions is not None
+    assert [head.title for head in swaps.heads[3:]] == ["Swapped colour", "Swapped shape", "Swapped relation"]
+    assert (swaps.rows[0][5].text, round(swaps.rows[0][5].low or 0, 1)) == ("50.0", 46.5)
+    test, held_out = questions.rows[0], questions.rows[1]
+    assert [item.text for item in test[:4]] == ["CLIP + late fusion", "small, scenes", "test", "62.6"]
+    assert [item.text for item in held_out[2:5]] == ["comp", "56.3", "not run"]
+    assert test[-1].text == "38.2"
+
+
+def test_binding_is_a_mean_of_types_with_an_interval_from_theirs(records: list[Record]):
+    item = items(records)["ViLT", "VQA binding"]
+    assert item.value is not None
+    assert item.low is not None
+    assert item.text == "49.8"
+    # Half-widths of Wilson's intervals at 44.0 % of 900, 47.0 % of 600, 58.5 % of 600, added as squares, over three.
+    assert item.value - item.low == pytest.approx((3.20**2 + 3.96**2 + 3.98**2) ** 0.5 / 3, abs=0.02)
 
 
 def test_recall_intervals_count_images_one_way_and_texts_the_other(make_record: Make):
     cell = Cell(arch="clip", measure="retrieval", scorer="embed", objectives=("itc",))
     values = {"tr_r1": [50.0], "ir_r1": [50.0]}
-    found = items([make_record(cell, values, detail={"n_images": 100, "n_texts": 10_000})])
+    recalls = {"tr_r1": {"percent": 50.0, "total": 100}, "ir_r1": {"percent": 50.0, "total": 10_000}}
+    found = items([make_record(cell, values, detail={"galleries": {"test": {"recalls": recalls}}})])
     tr, ir = found["CLIP", "TR R@1"], found["CLIP", "IR R@1"]
     assert (round(tr.low or 0, 2), round(ir.low or 0, 2)) == (40.38, 49.02)
 
@@ -124,7 +149,7 @@ def test_best_is_marked_with_all_that_its_interval_reaches(records: list[Record]
 def test_ablated_recipes_are_rows_and_costs_join_the_recipe_they_share(make_record: Make):
     def accuracy(*objectives: str) -> Record:
         cell = Cell(arch="albef", size="small", measure="vqa", objectives=objectives, data="scenes")
-        return make_record(cell, {"vqa_accuracy": [50.0 + 10 * len(objectives)]}, detail={"n": 100})
+        return make_record(cell, {"vqa_accuracy": [50.0 + 10 * len(objectives)]})
 
     step = Cell(arch="albef", measure="train_step", objectives=("itc", "itm", "mlm"))
     latency = Cell(arch="albef", measure="latency")
