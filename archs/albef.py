@@ -180,11 +180,13 @@ class Bert(nn.Module):
         """(B, N, image width) -> keys and values of every fusion layer."""
         return tuple(layer.crossattention.self.keys_values(image_tokens) for layer in self.layers[self.text_layers :])
 
-    def fuse(self, text: TextState, keys_values: tuple[KeyValue, ...]) -> Tensor:
-        """Fusion layers: (B, L, D). Image tokens are never padding, so cross-attention has no mask."""
-        hidden = text.tokens
-        for layer, source in zip(self.layers[self.text_layers :], keys_values, strict=True):
-            hidden = layer(hidden, text.mask[:, None, None], source=source)
+    def fuse(self, text: TextState, keys_values: tuple[KeyValue, ...], first: int | None = None) -> Tensor:
+        """Fusion layers: (B, L, D), or (B, ``first``, D). Image tokens are never padding, so nothing masks them."""
+        hidden, mask = text.tokens, text.mask[:, None, None]
+        *layers, last = self.layers[self.text_layers :]
+        for layer, source in zip(layers, keys_values, strict=False):
+            hidden = layer(hidden, mask, source=source)
+        hidden = last(hidden, mask, source=keys_values[-1], first=first)
         return self.fusion_norm(hidden) if self.norm_first else hidden
 
 
@@ -260,6 +262,10 @@ class Albef(VLModel[ImageState, TextState]):
         """The fusion layers; [CLS] is the pair."""
         hidden = self.text_encoder.fuse(text, self.prepare_image(image).keys_values or ())
         return Fused(pooled=hidden[:, 0], text=hidden)
+
+    def fuse_pooled(self, image: ImageState, text: TextState) -> Tensor:
+        """The fusion layers, the last of them for [CLS] alone."""
+        return self.text_encoder.fuse(text, self.prepare_image(image).keys_values or (), first=1)[:, 0]
 
     def word_embedding(self) -> nn.Embedding:
         """BERT's."""

@@ -86,7 +86,7 @@ class Classifying(nn.Module):
         """Logits (B, C)."""
         keys_values = self.keys_values(self.model.visual_encoder.forward_features(batch.image))
         text = self.model.encode_text(batch.text)
-        return self.head(self.model.text_encoder.fuse(text, keys_values)[:, 0])
+        return self.head(self.model.text_encoder.fuse(text, keys_values, first=1)[:, 0])
 
     def keys_values(self, image_tokens: Tensor) -> tuple[KeyValue, ...]:
         """What each fusion layer attends to."""
@@ -158,7 +158,7 @@ class TextAssignment(nn.Module):
         """Logits (B, 3)."""
         left, right = (take(image_tokens, rows) for rows in (drawn.left, drawn.right))
         bert = self.model.text_encoder
-        return self.head(bert.fuse(bert.encode(text), pair_keys_values(bert, left, right))[:, 0])
+        return self.head(bert.fuse(bert.encode(text), pair_keys_values(bert, left, right), first=1)[:, 0])
 
     def loss(
         self, image: Tensor, text: Text, drawn: Assignment | None = None, generator: torch.Generator | None = None

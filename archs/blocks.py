@@ -164,12 +164,18 @@ class BertAttention(nn.Module):
         self.output = BertOutput(shape, shape.width)
 
     def forward(
-        self, hidden: Tensor, mask: Tensor | None, *, source: KeyValue | None = None, causal: bool = False
+        self,
+        hidden: Tensor,
+        mask: Tensor | None,
+        *,
+        source: KeyValue | None = None,
+        causal: bool = False,
+        first: int | None = None,
     ) -> Tensor:
-        """(B, L, D) -> (B, L, D); attends to ``source`` if given, else to itself."""
+        """(B, L, D) -> (B, ``first``, D), all L by default; attends to ``source`` if given, else to all of itself."""
         entering = self.output.enter(hidden)
         keys_values = self.self.keys_values(entering) if source is None else source
-        return self.output(self.self(entering, keys_values, mask, causal=causal), hidden)
+        return self.output(self.self(entering[:, :first], keys_values, mask, causal=causal), hidden[:, :first])
 
 
 class BertIntermediate(nn.Module):
@@ -203,8 +209,9 @@ class BertLayer(nn.Module):
         source: KeyValue | None = None,
         source_mask: Tensor | None = None,
         causal: bool = False,
+        first: int | None = None,
     ) -> Tensor:
-        """(B, L, D) -> (B, L, D).
+        """(B, L, D) -> (B, L, D), or (B, ``first``, D).
 
         Args:
             hidden: (B, L, D).
@@ -212,8 +219,10 @@ class BertLayer(nn.Module):
             source: keys and values of the cross-attention, from ``crossattention.self.keys_values``.
             source_mask: True where cross-attention may look, broadcast to (B, A, L, N).
             causal: self-attention sees no later token; only with ``mask`` None.
+            first: computes only this many tokens of the output, where no more are read; ``mask`` then broadcasts to
+                (B, A, first, L).
         """
-        hidden = self.attention(hidden, mask, causal=causal)
+        hidden = self.attention(hidden, mask, causal=causal, first=first)
         if source is not None:
             hidden = self.crossattention(hidden, source_mask, source=source)
         return self.output(self.intermediate(self.output.enter(hidden)), hidden)
@@ -265,7 +274,7 @@ def init_by_fan_in(module: nn.Module) -> None:
     """Normal weights of variance 1 / inputs in every linear layer, zero biases: for narrow models.
 
     BERT's and the ViT's standard deviation of 0.02 is meant for a width of 768. At a width of 96 it starts every
-    sub-layer near zero, and a budget of minutes is spent before anything is learnt. CLIP scales with width in its paper.
+    sub-layer near zero, and a budget of minutes is spent before anything is learnt. CLIP's paper scales with width.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):

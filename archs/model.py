@@ -105,6 +105,10 @@ class VLModel(nn.Module, Generic[I, T]):
         """Row b of the image state with row b of the text state; the two batch sizes must be equal."""
         raise self._lacks(Can.FUSE)
 
+    def fuse_pooled(self, image: I, text: T) -> Tensor:
+        """``fuse(image, text).pooled`` (B, D) alone: what matching and ranking read. A model may spare the rest."""
+        return self.fuse(image, text).pooled
+
     def decode(self, image: I, target: T, prompt: T | None = None) -> Tensor:
         """Next-token logits (B, L, V) for ``target``, causal; ``prompt`` is a question, None for captions."""
         raise self._lacks(Can.DECODE)
@@ -139,8 +143,7 @@ class VLModel(nn.Module, Generic[I, T]):
 class Pass(Generic[I, T]):
     """One model over one batch. Every encoding is computed at most once and shared by all objectives.
 
-    The masked text is encoded together with the text, and fused together with the pairs to be matched, where both are
-    wanted: the same numbers in fewer and larger calls.
+    Where both are wanted, text and masked text are encoded in one call: the same numbers from larger products.
     """
 
     def __init__(
@@ -156,7 +159,7 @@ class Pass(Generic[I, T]):
         self.masked = masked
         """The masked text, drawn by the caller, so that student and teacher see the same one."""
         self.negatives = negatives
-        """Wrong partners, drawn by the caller; may be set once similarities are known, before anything is fused."""
+        """Wrong partners, drawn by the caller; may be set once similarities are known."""
         self._known: dict[str, Any] = {}
 
     @property
@@ -205,7 +208,7 @@ class Pass(Generic[I, T]):
         Raises:
             ValueError: if the pass was given no negatives.
         """
-        return self.once("fused", self._fuse).pooled[: 3 * self.size]
+        return self.once("fused_pairs", self._fuse_pairs)
 
     @property
     def fused_masked(self) -> Fused:
@@ -214,11 +217,6 @@ class Pass(Generic[I, T]):
         Raises:
             ValueError: if the pass was given no masked text.
         """
-        if self.negatives is not None and self.masked is not None and "masked_text" not in self._known:
-            fused = self.once("fused", self._fuse)
-            if len(fused.pooled) > 3 * self.size:
-                text = None if fused.text is None else fused.text[3 * self.size :]
-                return Fused(pooled=fused.pooled[3 * self.size :], text=text)
         return self.once("fused_masked", lambda: self.model.fuse(self.image_prepared, self.masked_text))
 
     def once(self, name: str, compute: Callable[[], R]) -> R:
@@ -241,16 +239,13 @@ class Pass(Generic[I, T]):
             return take(self._known["both_texts"], self._rows() + self.size)
         return self.model.encode_text(self.masked.text)
 
-    def _fuse(self) -> Fused:
+    def _fuse_pairs(self) -> Tensor:
         if self.negatives is None:
             raise ValueError("this pass was given no negatives; pass `negatives=` to use a matching objective")
-        own, texts = self._rows(), self.text
-        image_rows, text_rows = [own, self.negatives.image, own], [own, own, self.negatives.text]
-        if "both_texts" in self._known and "masked_text" not in self._known:
-            texts = self._known["both_texts"]
-            image_rows.append(own)
-            text_rows.append(own + self.size)
-        return self.model.fuse(take(self.image_prepared, torch.cat(image_rows)), take(texts, torch.cat(text_rows)))
+        own = self._rows()
+        images = take(self.image_prepared, torch.cat([own, self.negatives.image, own]))
+        texts = take(self.text, torch.cat([own, own, self.negatives.text]))
+        return self.model.fuse_pooled(images, texts)
 
     def _rows(self) -> Tensor:
         return torch.arange(self.size, device=self.batch.image.device)
