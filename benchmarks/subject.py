@@ -72,7 +72,8 @@ class Subject:
             _import_everything(cell, changes)
         baseline = psutil.Process().memory_info().rss
         # Trained weights matter to accuracy alone; what a step costs does not depend on their values.
-        draws = nullcontext() if measures.spec(cell.measure).kind == "accuracy" else tiled_init()
+        true = meta or measures.spec(cell.measure).kind == "accuracy"
+        draws = nullcontext() if true else tiled_init()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device, draws:
             torch.manual_seed(cell.seed)
             model = registry.build(cell.arch, cell.size, changes).eval()
