@@ -99,7 +99,9 @@ class Learner(nn.Module):
             self.momentum.await_step(teacher.view.image_embed, teacher.view.text_embed, batch.sample_id)
         view = Pass(self.model, batch, masked=masked, negatives=draws.negatives)
         if view.negatives is None and any(o.matches for o in self._objectives.values()):
-            view.negatives = draw_negatives(batch.sample_id, self._similarity(view, teacher), generator)
+            similarity = self._similarity(view, teacher)
+            replace = self.recipe.negatives == "replace"
+            view.negatives = draw_negatives(batch.sample_id, similarity, generator, replace=replace)
         return {name: o(view, teacher=teacher, alpha=soft[name]) for name, o in self._objectives.items()}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -159,7 +161,7 @@ class Learner(nn.Module):
         )
 
     def _similarity(self, view: Pass[Any, Any], teacher: TeacherView | None) -> tuple[Tensor, Tensor] | None:
-        if self.recipe.negatives == "uniform":
+        if self.recipe.negatives != "hard":
             return None
         found = (o.similarity(view, teacher) for o in self._objectives.values())
         return next((similarity for similarity in found if similarity is not None), None)

@@ -205,6 +205,8 @@ class Pass(Generic[I, T]):
     def fused_pairs(self) -> Tensor:
         """Pooled pairs (3B, D): matching ones; text b with its negative image; image b with its negative text.
 
+        Where the negatives say which images are replaced, (B, D): text b with its image or with its negative one.
+
         Raises:
             ValueError: if the pass was given no negatives.
         """
@@ -242,9 +244,12 @@ class Pass(Generic[I, T]):
     def _fuse_pairs(self) -> Tensor:
         if self.negatives is None:
             raise ValueError("this pass was given no negatives; pass `negatives=` to use a matching objective")
-        own = self._rows()
-        images = take(self.image_prepared, torch.cat([own, self.negatives.image, own]))
-        texts = take(self.text, torch.cat([own, own, self.negatives.text]))
+        own, negatives = self._rows(), self.negatives
+        if negatives.replaced is not None:
+            rows = torch.where(negatives.replaced, negatives.image, own)
+            return self.model.fuse_pooled(take(self.image_prepared, rows), self.text)
+        images = take(self.image_prepared, torch.cat([own, negatives.image, own]))
+        texts = take(self.text, torch.cat([own, own, negatives.text]))
         return self.model.fuse_pooled(images, texts)
 
     def _rows(self) -> Tensor:

@@ -106,6 +106,9 @@ class Negatives:
     """(B,) int64, row of the image drawn against text b."""
     text: Tensor
     """(B,) int64, row of the text drawn against image b."""
+    replaced: Tensor | None = None
+    """(B,) bool, pairs whose image is replaced by the drawn one, so that B pairs are matched in all (ViLT);
+    None matches 3B pairs: the true ones, and each side with its wrong partner (ALBEF)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,8 +56,9 @@ class Cell(Strict):
     momentum: Literal["off", "queue", "distill"] = "off"
     distilled: tuple[str, ...] = ()
     """Objectives whose targets ``distill`` softens; empty means all that can be."""
-    negatives: Literal["hard", "uniform"] = "hard"
-    """How ITM draws its negatives; ``hard`` falls back to ``uniform`` where the model cannot embed."""
+    negatives: Literal["hard", "uniform", "replace"] = "hard"
+    """How ITM draws its negatives; ``hard`` falls back to ``uniform`` where the model cannot embed; ``replace`` swaps
+    the image of every second pair and adds none."""
     queue_size: Positive | None = None
     """Negatives held by the momentum queue; None is the paper's for the size (65,536 at base)."""
     momentum_rate: Probability | None = None

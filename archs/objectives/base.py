@@ -42,8 +42,9 @@ class Recipe:
     momentum: Literal["off", "queue", "distill"] = "off"
     distilled: tuple[str, ...] = ()
     """Objectives whose targets ``distill`` softens; empty means all that can be."""
-    negatives: Literal["hard", "uniform"] = "hard"
-    """How matching draws its negatives; ``hard`` needs a contrastive objective to rank them, and is uniform without."""
+    negatives: Literal["hard", "uniform", "replace"] = "hard"
+    """How matching draws its negatives; ``hard`` needs a contrastive objective to rank them, and is uniform without;
+    ``replace`` gives every second pair another image instead of adding wrong pairs (ViLT, section 3.2)."""
     queue_size: int = 65536
     momentum_rate: float = 0.995
     alpha: float = 0.4

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class ITM(Objective):
     """Two-way classification of B matching pairs, B texts with a wrong image and B images with a wrong text.
 
-    All 3B pairs go through fusion as one batch.
+    All 3B pairs go through fusion as one batch. With negatives that replace (ViLT, section 3.2), B pairs do, of which
+    about half have a wrong image.
     """
 
     name: ClassVar[str] = "itm"
@@ -36,18 +37,24 @@ class ITM(Objective):
         return at_least_float32(self.head(fused.pooled)[:, 1])
 
     def logits(self, view: Pass[Any, Any]) -> Tensor:
-        """(3B, 2): matching pairs; text b with its wrong image; image b with its wrong text."""
+        """(3B, 2): matching pairs; text b with its wrong image; image b with its wrong text. (B, 2) if replaced."""
         return at_least_float32(self.head(view.fused_pairs))
 
     def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
         """See the class; matching is not distilled."""
         logits = self.logits(view)
+        if view.negatives is not None and view.negatives.replaced is not None:
+            return F.cross_entropy(logits, (~view.negatives.replaced).long())
         label = (torch.arange(len(logits), device=logits.device) < view.size).long()
         return F.cross_entropy(logits, label)
 
 
 def draw_negatives(
-    sample_id: Tensor, similarity: tuple[Tensor, Tensor] | None = None, generator: torch.Generator | None = None
+    sample_id: Tensor,
+    similarity: tuple[Tensor, Tensor] | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    replace: bool = False,
 ) -> Negatives:
     """One negative image for each text and one negative text for each image, never of the same ``sample_id``.
 
@@ -57,6 +64,8 @@ def draw_negatives(
 
     The draw is `torch.multinomial`'s for one sample, an exponential race, but over logarithms and without its check of
     the weights: it cannot underflow at a low temperature and never waits for the device.
+
+    With ``replace``, half of the pairs on average are marked to have their image replaced.
 
     Raises:
         ValueError: for fewer than two rows.
@@ -73,4 +82,7 @@ def draw_negatives(
         score = score + torch.stack([to_image.detach(), to_text.detach()]).float()
     score = score.masked_fill(sample_id[:, None] == sample_id, -torch.inf)
     image, text = score.argmax(dim=-1).unbind()
-    return Negatives(image=image, text=text)
+    if not replace:
+        return Negatives(image=image, text=text)
+    coin = torch.empty(size, device=source).uniform_(generator=generator) < 0.5
+    return Negatives(image=image, text=text, replaced=coin.to(device, non_blocking=True))

@@ -36,7 +36,7 @@ from vlpbench.benchmarks.data.scene_table import (
 T = TypeVar("T")
 
 GALLERIES = {
-    "test": "one caption an image, true of that image alone; a quarter of the images have same-bag siblings",
+    "test": "one caption an image, true of that image alone; the images are independent of one another",
     "val": "as test, to choose learning rates on",
     "large": "twice the images of test, which are among them",
     "hard": "groups of four images described by the same bag of words",
@@ -56,7 +56,7 @@ class ScenesConfig:
     """Fixed captions of a training image."""
     train_questions: int = 40_000
     siblings: float = 0.25
-    """Share of the images of training, of `val`, `test` and `large` galleries that have same-bag siblings."""
+    """Share of the training images that have same-bag siblings; of the galleries only `hard` has any."""
     scenes: int = 1_500
     """Scenes that the ``test`` questions are about, and as many for ``comp``; ``val`` has a third as many."""
     questions: int = 3_000
@@ -149,11 +149,11 @@ class Scenes:
 
     @cached_property
     def _drawn(self) -> dict[str, Drawn]:
-        layout, count, share = self.config.layout, self.config.gallery, self.config.siblings
-        large = draw_gallery(stream("gallery", "large"), layout, 2 * count, siblings=share)
+        layout, count = self.config.layout, self.config.gallery
+        large = draw_gallery(stream("gallery", "large"), layout, 2 * count, siblings=0)
         return {
             "test": large.first(count),
-            "val": draw_gallery(stream("gallery", "val"), layout, count, siblings=share),
+            "val": draw_gallery(stream("gallery", "val"), layout, count, siblings=0),
             "large": large,
             "hard": draw_gallery(stream("gallery", "hard"), layout, count, siblings=1),
             "comp": draw_gallery(stream("gallery", "comp"), layout, count, siblings=0, held=True),

@@ -311,3 +311,11 @@ def test_what_cannot_be_trained_is_refused_with_the_reason() -> None:
         Learner(clip, recipe(), TOKENS)
     with pytest.raises(Unsupported, match="matching head"):
         Learner(clip, recipe("itc"), TOKENS).match_logits(Fused(pooled=torch.zeros(1, 2), text=None))
+
+
+def test_replacing_negatives_match_b_pairs_of_which_about_half_are_wrong():
+    sample_id = torch.arange(400)
+    drawn = draw_negatives(sample_id, None, torch.Generator().manual_seed(0), replace=True)
+    assert drawn.replaced is not None
+    assert 150 < int(drawn.replaced.sum()) < 250
+    assert not (drawn.image == sample_id).any()

@@ -17,7 +17,7 @@ from vlpbench.benchmarks.data.scene_table import COLOURS, HELD_OUT, SHAPES, SIZE
 from vlpbench.benchmarks.data.scene_text import WORDS
 from vlpbench.benchmarks.data.scenes import CONFIGS, Scenes, ScenesConfig
 
-SMALL_HASH = "d3d619e6fa42f03cb48d4bca3a8c95c1785e1f932f50fcd69a03611d592d75e3"
+SMALL_HASH = "d86195d90c8a3b525165ab9fafee68906905ace4193e50c7a4944341742dac7b"
 CONFIG = ScenesConfig(train_images=4_000, train_questions=8_000, scenes=900, questions=1_500)
 
 
@@ -161,11 +161,12 @@ def test_hard_gallery_has_one_bag_of_words_a_group_and_no_bag_twice(source):
     assert len({tuple(row) for row in ids}) == 200
 
 
-def test_a_quarter_of_the_gallery_has_siblings(source):
-    group = source.drawn("test").scenes.group
-    sizes = Counter(group[group >= 0])
+def test_siblings_are_in_the_hard_gallery_alone(source):
+    sizes = Counter(source.drawn("hard").scenes.group)
     assert set(sizes.values()) == {4}
-    assert 48 <= sum(sizes.values()) <= 52
+    assert sum(sizes.values()) == 200
+    for name in ("test", "val", "large", "comp"):
+        assert not (source.drawn(name).scenes.group >= 0).any()
 
 
 def test_comp_gallery_captions_name_a_held_out_pair(source):
