@@ -28,7 +28,7 @@ class Geometry:
     cls: int
     sep: int | None
     mask: int
-    """Token ids. ``sep`` is None where texts carry no end token."""
+    """Token ids. ``sep`` is None where texts carry no end token; ``mask`` is -1 where the vocabulary knows none."""
 
 
 @runtime_checkable
