@@ -165,6 +165,17 @@ class Check:
         close(ours, theirs, atol=1e-6)
 
     @staticmethod
+    def adam(ours: Tensor, theirs: Tensor, lr: float) -> None:
+        """A parameter after steps of AdamW, which divides a gradient by its own size.
+
+        Where a gradient is as small as Adam's epsilon, its rounding decides: one element in a thousand may be off, by
+        no more than such a step.
+        """
+        off = (ours.detach() - theirs).abs()
+        assert off.max() <= 2 * lr
+        assert (off > 1e-6).sum() <= 1e-3 * off.numel()
+
+    @staticmethod
     def grad_norms(parameters: Mapping[str, nn.Parameter], theirs: Mapping[str, float | None]) -> None:
         """Norms by official name: 1e-4 relative, with a floor for what is zero in exact arithmetic."""
         assert set(parameters) == set(theirs)

@@ -21,10 +21,12 @@ def main(rank: int, oracles: Path, rendezvous: str, out: str) -> None:
     pretrain, recorded = (kit["Oracle"](oracles / f"albef_pretrain{end}") for end in ("", "_2rank"))
     albef = kit["AlbefKit"]
     learner = albef.learner(pretrain.meta, ("itc", "itm", "mlm"))
-    load(learner, pretrain.state | {"queue_ptr": torch.tensor([8])}, ALBEF_PRETRAIN)
-    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     inputs = pretrain.step(f"b{rank + 1}")
-    size = len(inputs["image"])
+    size, queue = len(inputs["image"]), pretrain.meta["config"]["queue_size"]
+    # The recording began with a pointer of its own, two batches before the one it ended with.
+    pointer = (recorded.tensors["rank0.queue_ptr"] - 2 * size) % queue
+    load(learner, pretrain.state | {"queue_ptr": pointer}, ALBEF_PRETRAIN)
+    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     batch = albef.batch(inputs, torch.arange(rank * size, (rank + 1) * size))
     draws = albef.draws(recorded.step(f"rank{rank}"), inputs["attention_mask"].bool())
     losses = learner(batch, alpha=0.4, draws=draws)
