@@ -176,7 +176,7 @@ class _Run:
     """The state of a training, and one step of it."""
 
     def __init__(self, task: Task, config: TrainConfig, device: torch.device, checkpoint: StateFile | None) -> None:
-        self.task, self.config = task, config
+        self.task, self.config, self.device = task, config, device
         self.rows = _Rows(task, config)
         self.parameters = [p for p in task.module.parameters() if p.requires_grad]
         self.optimizer = adamw(task.module, config)
@@ -194,7 +194,7 @@ class _Run:
     def step(self, step: int, autocast: Callable[[], AbstractContextManager[Any]]) -> dict[str, Tensor]:
         """Forward, backward, clip, optimise; the detached losses and their ``total``."""
         self.generator.manual_seed(_seed(self.config.seed, step, 0))
-        torch.manual_seed(_seed(self.config.seed, step, 1))  # dropout
+        self._seed_dropout(_seed(self.config.seed, step, 1))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_at(step)
         with autocast():
@@ -208,6 +208,12 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.task.after_step()
         return {name: loss.detach().float() for name, loss in {**losses, "total": total}.items()}
+
+    def _seed_dropout(self, seed: int) -> None:
+        # torch.manual_seed also asks every backend that is not in use, which takes longer than some steps' optimiser.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def state(self, done: int) -> dict[str, Any]:
         """For a checkpoint after ``done`` steps."""

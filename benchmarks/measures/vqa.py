@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from vlpbench.archs.heads import ClassifierHead
 from vlpbench.archs.objectives.momentum import Momentum
+from vlpbench.archs.types import Can, Unsupported
 from vlpbench.benchmarks import schedule
 from vlpbench.benchmarks.data.base import DataError
 from vlpbench.benchmarks.loop import fit
@@ -42,7 +43,13 @@ class VQA:
     """See `vlpbench.benchmarks.measures.base.Measure`."""
 
     def run(self, subject: Subject, cell: Cell) -> Samples:
-        """Samples are percent, one each. ``vqa_binding`` is the mean over the types that need binding."""
+        """Samples are percent, one each. ``vqa_binding`` is the mean over the types that need binding.
+
+        Raises:
+            Unsupported: for a model that cannot fuse, before it is trained.
+        """
+        if Can.FUSE not in subject.model.can:
+            raise Unsupported(f"{cell.arch} cannot fuse a picture with a question; {cell.arch}+late can")
         source = open_data(cell)
         with subject.settings(), cache_folder() as cache:
             trained = pretrain(subject, source, cache=cache)
