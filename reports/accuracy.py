@@ -8,10 +8,9 @@ from vlpbench.reports import details, stats
 from vlpbench.reports.board import quantity
 from vlpbench.reports.measured import RECALLS, Measured, kind_estimate
 from vlpbench.reports.stats import Estimate
-from vlpbench.reports.table import ABSENT, Head, Item, Table, failure_item, row_item, scorer_words, value_item
-from vlpbench.reports.units import Scale
+from vlpbench.reports.table import Head, Item, Table, row_item, scorer_words, value_item
+from vlpbench.reports.units import PERCENT
 
-PERCENT = Scale(factor=1, name="%")
 RATES = (*RECALLS, "recall_mean")
 
 
@@ -23,7 +22,7 @@ def accuracy_tables(everything: Sequence[Measured]) -> list[Table]:
 
 def scorer_table(everything: Sequence[Measured]) -> Table | None:
     """All recalls of every variant, by every scorer, on every gallery; None without any retrieval."""
-    found = _in_order(m for m in everything if m.scorer)
+    found = _in_order(m for m in everything if m.scorer and m.ok)
     rows = []
     for m in found:
         mine = [_recall_item(m, name) for name in RATES]
@@ -47,9 +46,7 @@ def _retrieval_words(m: Measured, gallery: str) -> list[Item]:
 
 
 def _recall_item(m: Measured, name: str) -> Item:
-    if name in m.estimates:
-        return value_item(m.estimates[name], PERCENT, m)
-    return failure_item(m) if not m.ok else _absent()
+    return value_item(m.estimates[name], PERCENT, m) if name in m.estimates else _absent()
 
 
 def swap_table(everything: Sequence[Measured]) -> Table | None:
@@ -120,7 +117,7 @@ def _what(m: Measured) -> str:
 
 
 def _absent() -> Item:
-    return Item(text=ABSENT, kind="absent")
+    return Item(text="–", kind="absent")
 
 
 def _percent(title: str) -> Head:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlpbench.reports import summary
+from vlpbench.reports import ablation_figures, ablation_words, summary
+from vlpbench.reports.ablation import studies
 from vlpbench.reports.accuracy import accuracy_tables
 from vlpbench.reports.board import Board, boards, quantity
 from vlpbench.reports.figures import figures
@@ -50,6 +51,15 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """One table of rows that share a setting, what follows from it, and its figures."""
+
+    heading: str
+    tables: tuple[Table, ...]
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything a reader sees, before it is HTML or Markdown."""
 
@@ -57,6 +67,7 @@ class Report:
     scope: str
     limits: tuple[str, ...]
     parts: tuple[Part, ...]
+    ablations: tuple[Ablation, ...]
     tables: tuple[Table, ...]
     failures: Table | None
     flags: Table | None
@@ -66,9 +77,15 @@ class Report:
     cards: tuple[Card, ...]
 
     @property
+    def all_figures(self) -> list[Figure]:
+        """Every figure."""
+        return [figure for part in (*self.parts, *self.ablations) for figure in part.figures]
+
+    @property
     def all_tables(self) -> list[Table]:
         """Every table, those behind figures included."""
-        found = [table for part in self.parts for table in (part.comparison, *(f.table for f in part.figures))]
+        found = [part.comparison for part in self.parts] + [table for part in self.ablations for table in part.tables]
+        found += [figure.table for figure in self.all_figures]
         rest = (*self.tables, self.failures, self.flags, self.environments)
         return found + [table for table in rest if table is not None]
 
@@ -90,6 +107,7 @@ def assemble(records: Sequence[Record], *, title: str, problems: Sequence[str] =
         scope=summary.scope(records),
         limits=tuple(summary.limits(records)),
         parts=tuple(_part(board, envs[board.env], place, len(views)) for place, board in enumerate(views)),
+        ablations=tuple(_ablations(records)),
         tables=(*accuracy_tables(everything), measurement_table(everything)),
         failures=failure_table(records),
         flags=flag_table(records),
@@ -112,6 +130,16 @@ def _part(board: Board, env: Env, place: int, count: int) -> Part:
         comparison=comparison(board, f"comparison{suffix}", caption),
         figures=tuple(figures(board, suffix, everywhere=place == 0)),
     )
+
+
+def _ablations(records: Sequence[Record]) -> Iterator[Ablation]:
+    for number, study in enumerate(studies(records), 1):
+        name = f"ablation-{number}"
+        yield Ablation(
+            heading=f"{study.title}, {ablation_words.setting_words(study)}",
+            tables=tuple(ablation_words.tables(study, name)),
+            figures=tuple(ablation_figures.figures(study, name)),
+        )
 
 
 def failure_table(records: Sequence[Record]) -> Table | None:
@@ -213,5 +241,11 @@ def _card(record: Record) -> Card:
         title=f"{_title(record)}: {cell.measure}",
         fields=tuple((k, text_of(getattr(cell, k))) for k in type(cell).model_fields if k in cell.model_fields_set),
         values=tuple(values),
-        command=f"vlpbench run {record.suite} --only id={cell.id}",
+        command=_command(record),
     )
+
+
+def _command(record: Record) -> str:
+    if record.suite == ablation_words.SUITE:
+        return ablation_words.command(record.cell)
+    return f"vlpbench run {record.suite} --only id={record.cell.id}"

@@ -7,7 +7,6 @@ from itertools import combinations
 from typing import Any
 
 from vlpbench.reports import details, gallery, plots
-from vlpbench.reports.accuracy import PERCENT
 from vlpbench.reports.board import Board
 from vlpbench.reports.gallery import Search
 from vlpbench.reports.measured import Measured, kind_estimate
@@ -15,7 +14,7 @@ from vlpbench.reports.names import Row
 from vlpbench.reports.summary import listed
 from vlpbench.reports.svg import FAINT, INK, PAPER, Figure, canvas, colour, draw
 from vlpbench.reports.table import Item, row_item, value_item
-from vlpbench.reports.units import duration, plain, scale
+from vlpbench.reports.units import PERCENT, duration, plain, scale
 
 SMALLEST, LARGEST = 10.0, 100_000.0
 """Images of the galleries that the search figure spans."""
@@ -167,11 +166,7 @@ def _type_item(m: Measured, kind: str) -> Item:
 
 def learning(board: Board, suffix: str) -> Figure | None:
     """Training losses against the step, one panel for an objective."""
-    shown = [
-        (row, m, curve)
-        for row in board.rows
-        if (m := _with_curve(board, row)) and (curve := details.curve(m.first.detail))
-    ]
+    shown = _trainings(board)
     objectives = list(dict.fromkeys(name for *_, curve in shown for name in curve))
     if not objectives:
         return None
@@ -216,6 +211,12 @@ def _last(m: Measured, points: list[tuple[float, float]]) -> Item:
     return Item(text=f"{points[-1][1]:.3f}", value=points[-1][1], record=m.first.id)
 
 
-def _with_curve(board: Board, row: Row) -> Measured | None:
-    """One record of a variant that holds a learning curve."""
-    return next((m for m in board.everything if m.row == row and m.ok and details.curve(m.first.detail)), None)
+def _trainings(board: Board) -> list[tuple[Row, Measured, dict[str, list[tuple[float, float]]]]]:
+    """One learning curve for a variant; a pre-training that two share is shown for the first."""
+    found: dict[str, tuple[Row, Measured, dict[str, list[tuple[float, float]]]]] = {}
+    for row in board.rows:
+        mine = [m for m in board.everything if m.row == row and m.ok and details.curve(m.first.detail)]
+        if mine:
+            key = details.pretraining(mine[0].first.detail) or mine[0].first.id
+            found.setdefault(key, (row, mine[0], details.curve(mine[0].first.detail)))
+    return list(found.values())

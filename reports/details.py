@@ -74,6 +74,12 @@ def majority(detail: dict[str, Any], split: str = MAIN) -> float | None:
     return float(found) if isinstance(found, (int, float)) else None
 
 
+def pretraining(detail: dict[str, Any]) -> str | None:
+    """Key of the pre-training, equal where it is shared."""
+    found = _dig(detail, "pretraining").get("key")
+    return found if isinstance(found, str) else None
+
+
 def curve(detail: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
     """Objective -> (step, loss) points of the pre-training."""
     found = _dig(detail, "pretraining", "curve")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from vlpbench.reports import curves, plots, scatter
 from vlpbench.reports.board import Board
 from vlpbench.reports.measured import Measured
 from vlpbench.reports.plots import Bar
-from vlpbench.reports.summary import listed
-from vlpbench.reports.svg import INK, Figure, canvas, draw, style
+from vlpbench.reports.summary import counted, listed
+from vlpbench.reports.svg import Figure, canvas, draw, style
 from vlpbench.reports.table import Item, failure_item, row_item, value_item
 from vlpbench.reports.units import times
 
@@ -69,13 +70,14 @@ def _bars(board: Board, name: str, figure: str, reading: str) -> Figure | None:
     plots.bar_rows(axes, bars, column.scale.factor)
     plots.horizontal(axes, [bar.name for bar in bars])
     fields = dict(column.setting)
-    setting = f"{fields['size']}, batch {fields['batch']}, {fields['dtype']}, {fields['device']}"
+    threads = counted(int(fields["threads"]), "thread")
+    setting = f"{fields['size']}, batch {fields['batch']}, {fields['dtype']}, {fields['device']}, {threads}"
     words = listed([f"{bar.name} {bar.word}" for bar in bars])
     return Figure(
         name=figure,
         title=column.meaning.title,
         alt=f"{column.meaning.title} ({setting}): {words}.",
-        caption=f"{reading} {setting}, {fields['threads']} threads. Whisker: 95 % interval; × is against the best.",
+        caption=f"{reading} Models at {setting}. Whisker: 95 % interval; × is against the best.",
         drawing=draw(drawing, figure),
         table=plots.figure_table(
             figure, column.meaning.title, ("Variant", f"{column.meaning.title}, {column.scale.name}"), rows, 1
@@ -95,40 +97,34 @@ def _each_once(board: Board, name: str) -> list[tuple[str, Measured]]:
 
 def phases(board: Board, suffix: str) -> Figure | None:
     """Training step by phase, and what it is against the same architecture without momentum."""
-    column = board.column("step")
+    column, title = board.column("step"), "Training step by phase"
     shown = [(row, m) for row in board.rows if (m := board.get(row, "step")) and PHASES[0][0] in m.estimates]
     if column is None or not shown:
         return None
-    unit, base = column.scale, {row.arch: m.estimates["step"].value for row, m in shown if row.momentum == "off"}
-    parts = [[(word, _middle(m, key) / unit.factor) for key, word in PHASES] for _, m in shown]
-    whole = max(sum(value for _, value in one) for one in parts)
-    name = f"phases{suffix}"
-    drawing, (axes,) = canvas(plots.height(len(shown)), left=[row.title for row, _ in shown])
-    words, rows = [], []
-    for place, ((row, m), one) in enumerate(zip(shown, parts, strict=True)):
-        plots.stacked_row(axes, place, row.arch, one, whole)
-        total = m.estimates["step"].value
-        ratio = f" · {times(total / base[row.arch])}" if row.momentum != "off" and row.arch in base else ""
-        axes.text(
-            sum(value for _, value in one) + 0.015 * whole, place, unit.full(total) + ratio, va="center", color=INK
-        )
-        words.append(f"{row.title} {unit.full(total)}{ratio}")
+    unit, name, bars, rows = column.scale, f"phases{suffix}", [], []
+    for row, m in shown:
+        total, off = m.estimates["step"].value, board.value(replace(row, momentum="off"), "step")
+        ratio = f" · {times(total / off.value)}" if row.momentum != "off" and off else ""
+        parts = [(word, _middle(m, key) / unit.factor) for key, word in PHASES]
+        bars.append((row.arch, parts, unit.full(total) + ratio))
         known = [value_item(m.estimates[k], unit, m) if k in m.estimates else Item(text="–") for k, _ in PHASES]
         rows.append((row_item(row), value_item(m.estimates["step"], unit, m), *known))
-    axes.set_xlim(0, 1.3 * whole)
+    drawing, (axes,) = canvas(plots.height(len(shown)), left=[row.title for row, _ in shown])
+    plots.stacked(axes, bars)
     plots.horizontal(axes, [row.title for row, _ in shown])
     fields = dict(column.setting)
     heads = ("Variant", f"whole, {unit.name}", *(word for _, word in PHASES))
+    words = [f"{row.title} {word}" for (row, _), (_, _, word) in zip(shown, bars, strict=True)]
     return Figure(
         name=name,
-        title="Training step by phase",
+        title=title,
         alt=f"Training step: {listed(words)}.",
         caption=(
-            f"Medians, {fields['size']}, batch {fields['batch']}, {fields['device']}. From the left: forward (the "
-            "momentum model's included), backward, optimiser, momentum update (hatched). × is against momentum off."
+            f"Medians of {fields['size']} models, batch {fields['batch']}, {fields['device']}. From the left: forward "
+            "(the momentum model's included), backward, optimiser, momentum update (hatched). × is against momentum off."
         ),
         drawing=draw(drawing, name),
-        table=plots.figure_table(name, "Training step by phase", heads, rows, 1),
+        table=plots.figure_table(name, title, heads, rows, 1),
     )
 
 
@@ -138,37 +134,34 @@ def _middle(m: Measured, quantity: str) -> float:
 
 def parameters(board: Board, suffix: str) -> Figure | None:
     """Parameters by component, and behind them the copies that momentum keeps."""
-    column = board.column("params_stored")
-    shown = [(title, m, found) for title, m in _each_once(board, "params_stored") if (found := _components(m))]
+    column, title = board.column("params_stored"), "Parameters by component"
+    shown = [(name, m, found) for name, m in _each_once(board, "params_stored") if (found := _components(m))]
     if column is None or not shown:
         return None
     present = dict.fromkeys(name for _, _, found in shown for name, value in found.items() if value)
     names = [name for name in COMPONENTS if name in present]
     names += sorted(name for name in present if name not in (*COMPONENTS, COPY)) + [COPY] * (COPY in present)
-    unit, whole = column.scale, max(sum(found.values()) for *_, found in shown) / column.scale.factor
-    name = f"parameters{suffix}"
-    drawing, (axes,) = canvas(plots.height(len(shown)), left=[title for title, *_ in shown])
-    words, rows = [], []
-    for place, (title, m, found) in enumerate(shown):
+    unit, figure, bars, rows = column.scale, f"parameters{suffix}", [], []
+    for name, m, found in shown:
         parts = [(part, found.get(part, 0.0) / unit.factor) for part in names]
-        plots.stacked_row(axes, place, m.row.arch, parts, whole)
-        total = m.estimates["params_stored"].value
-        axes.text(sum(value for _, value in parts) + 0.015 * whole, place, unit.full(total), va="center", color=INK)
-        words.append(f"{title} {unit.full(total)}")
+        bars.append((m.row.arch, parts, unit.full(m.estimates["params_stored"].value)))
         known = [Item(text=f"{value:,.1f}", value=value * unit.factor, record=m.first.id) for _, value in parts]
-        rows.append((Item(text=title, kind="head", family=m.row.arch), *known))
-    axes.set_xlim(0, 1.2 * whole)
-    plots.horizontal(axes, [title for title, *_ in shown])
+        rows.append((Item(text=name, kind="head", family=m.row.arch), *known))
+    drawing, (axes,) = canvas(plots.height(len(shown)), left=[name for name, *_ in shown])
+    plots.stacked(axes, bars)
+    plots.horizontal(axes, [name for name, *_ in shown])
     copies = (
         " Hatched, and not in the number: the copies that momentum keeps while training." if COPY in present else ""
     )
+    words = [f"{name} {word}" for (name, *_), (_, _, word) in zip(shown, bars, strict=True)]
+    heads = ("Variant", *(f"{name}, {unit.name}" for name in names))
     return Figure(
-        name=name,
-        title="Parameters by component",
+        name=figure,
+        title=title,
         alt=f"Parameters: {listed(words)}.",
         caption=f"Models at {column.size}. From the left: {listed([n for n in names if n != COPY])}.{copies}",
-        drawing=draw(drawing, name),
-        table=plots.figure_table(name, "Parameters by component", ("Variant", *names), rows, 1),
+        drawing=draw(drawing, figure),
+        table=plots.figure_table(figure, title, heads, rows, 1),
     )
 
 

@@ -94,11 +94,14 @@ def stages_of(measured: Measured) -> Stages | None:
 
 
 def _ways(board: Board, row: Row, stages: Stages) -> Sequence[str]:
-    scorers = {m.scorer for m in board.everything if m.row.arch == row.arch and m.ok and m.scorer in WAYS}
+    """As measured; where nothing was, what the split of the FLOPs allows."""
+    measured = [m for m in board.everything if m.ok and m.scorer in WAYS]
+    scorers = {m.scorer for m in measured if m.row.arch == row.arch}
     if "rerank" in scorers:
         return tuple(WAYS.values())
-    known = [way for scorer, way in WAYS.items() if scorer in scorers]
-    return known or (["exhaustive"] if stages.fusion else ["dual"])
+    if measured:
+        return [way for scorer, way in WAYS.items() if scorer in scorers]
+    return ["exhaustive"] if stages.fusion else ["dual"]
 
 
 def crossing(a: Callable[[float], float], b: Callable[[float], float], low: float, high: float) -> float | None:

@@ -64,9 +64,9 @@ def family(arch: str) -> Family:
 
 
 def arch_title(arch: str) -> str:
-    """``CLIP + late fusion`` for ``clip+late``."""
+    """``CLIP + late`` for ``clip+late``."""
     title = family(arch).title
-    return f"{title} + late fusion" if arch.endswith(LATE) else title
+    return f"{title} + late" if arch.endswith(LATE) else title
 
 
 @dataclass(frozen=True, kw_only=True)

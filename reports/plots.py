@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlpbench.reports.stats import Estimate
-from vlpbench.reports.svg import FAINT, GRID, INK, ON, colour
+from vlpbench.reports.svg import FAINT, GRID, INK, ON, WIDTH, colour, room
 from vlpbench.reports.table import Head, Item, Table
 from vlpbench.reports.units import plain
 
@@ -55,50 +55,63 @@ def horizontal(axes: Axes, names: Sequence[str]) -> None:
 
 def bar_rows(axes: Axes, bars: Sequence[Bar], factor: float) -> None:
     """Bars with whiskers over the interval and a word behind each."""
-    longest = max((bar.estimate.value for bar in bars if bar.estimate), default=0.0) / factor
     for place, bar in enumerate(bars):
-        end = 0.0
         if bar.estimate is not None:
             value = bar.estimate.value / factor
             axes.barh(place, value, height=0.62, color=colour(bar.arch), hatch=HATCH.get(bar.momentum, ""), linewidth=0)
-            end = value
             if bar.estimate.interval:
                 low, high = (edge / factor for edge in bar.estimate.interval)
                 axes.plot([low, high], [place, place], color=INK, linewidth=1.4, marker="|", markersize=6)
-                end = max(end, high)
-        axes.text(end + 0.015 * longest, place, bar.word, va="center", color=INK if bar.estimate else FAINT)
-    axes.set_xlim(0, 1.28 * longest if longest else 1)
+        behind(axes, _end(bar) / factor, place, bar.word, INK if bar.estimate else FAINT)
+    ends = [_end(bar) / factor for bar in bars]
+    fit(axes, [(end, bar.word) for end, bar in zip(ends, bars, strict=True)])
 
 
-def stacked_row(axes: Axes, place: int, arch: str, parts: Sequence[tuple[str, float]], whole: float) -> None:
-    """One stacked bar in shades of the architecture's colour; a part is named where its name fits.
+def _end(bar: Bar) -> float:
+    if bar.estimate is None:
+        return 0.0
+    return max(bar.estimate.value, bar.estimate.high or 0.0)
+
+
+def behind(axes: Axes, end: float, place: int, word: str, hue: str = INK) -> None:
+    """A word behind the end of a bar."""
+    axes.annotate(word, (end, place), (5, 0), textcoords="offset points", va="center", color=hue, annotation_clip=False)
+
+
+def fit(axes: Axes, ends: Sequence[tuple[float, str]]) -> None:
+    """Sets the axis so that the word behind the end of every bar has room.
+
+    Args:
+        axes: already in its place.
+        ends: length of each bar and the word behind it.
+    """
+    wide = axes.get_position().width * WIDTH
+    limits = [end * wide / max(wide - room([word]), 0.2 * wide) for end, word in ends]
+    axes.set_xlim(0, 1.02 * max(limits) or 1)
+
+
+def stacked(axes: Axes, bars: Sequence[tuple[str, Sequence[tuple[str, float]], str]]) -> None:
+    """Stacked bars in shades of their architecture's colour, a word behind each; a part is named where its name fits.
 
     Args:
         axes: where to draw.
-        place: row.
-        arch: architecture that gives the colour.
-        parts: name and value, in the order of `SHADES`; a zero is left out but keeps its shade.
-        whole: longest bar of the figure.
+        bars: architecture, parts (name and value, in the order of `SHADES`), word; parts of zero keep their shade.
     """
-    left = 0.0
-    for shade, (name, value) in zip(SHADES, parts, strict=False):
-        if value <= 0:
-            continue
-        last = name.startswith("momentum")
-        axes.barh(
-            place,
-            value,
-            left=left,
-            height=0.62,
-            color=colour(arch),
-            alpha=shade,
-            hatch="///" if last else "",
-            linewidth=0,
-        )
-        if value > (0.021 * len(name) + 0.02) * whole:
-            ink = ON if shade >= READABLE else INK
-            axes.text(left + value / 2, place, name, ha="center", va="center", color=ink, fontsize=9)
-        left += value
+    ends = [sum(value for _, value in parts) for _, parts, _ in bars]
+    fit(axes, [(end, word) for end, (_, _, word) in zip(ends, bars, strict=True)])
+    inch = axes.get_xlim()[1] / (axes.get_position().width * WIDTH)
+    for place, (arch, parts, word) in enumerate(bars):
+        left = 0.0
+        for shade, (name, value) in zip(SHADES, parts, strict=False):
+            hatch = "///" if name.startswith("momentum") else ""
+            look: dict[str, Any] = {"color": colour(arch), "alpha": shade, "hatch": hatch, "linewidth": 0}
+            if value > 0:
+                axes.barh(place, value, left=left, height=0.62, **look)
+            if value > (0.07 * len(name) + 0.08) * inch:
+                ink = ON if shade >= READABLE else INK
+                axes.text(left + value / 2, place, name, ha="center", va="center", color=ink, fontsize=9)
+            left += value
+        behind(axes, left, place, word)
 
 
 def plain_log(

@@ -34,9 +34,8 @@ def render(records: Sequence[Record], out: Path, *, title: str, problems: Sequen
     report = assemble(records, title=title, problems=problems)
     for folder in (out, out / "figures", out / "tables"):
         folder.mkdir(parents=True, exist_ok=True)
-    for part in report.parts:
-        for figure in part.figures:
-            (out / "figures" / f"{figure.name}.svg").write_text(figure.standalone, encoding="utf-8")
+    for figure in report.all_figures:
+        (out / "figures" / f"{figure.name}.svg").write_text(figure.standalone, encoding="utf-8")
     for table in report.all_tables:
         (out / "tables" / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
     (out / "report.md").write_text(_template("report.md.j2", report, escape=False), encoding="utf-8")

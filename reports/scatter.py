@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlpbench.reports import details, plots
-from vlpbench.reports.accuracy import PERCENT
 from vlpbench.reports.board import Board, Column
 from vlpbench.reports.measured import Measured
 from vlpbench.reports.names import Row
@@ -14,7 +13,7 @@ from vlpbench.reports.stats import Estimate
 from vlpbench.reports.summary import listed
 from vlpbench.reports.svg import FAINT, Figure, canvas, colour, draw
 from vlpbench.reports.table import row_item, value_item
-from vlpbench.reports.units import Scale, plain, scale
+from vlpbench.reports.units import PERCENT, Scale, plain, scale
 
 WORK = "flops_forward"
 
@@ -108,10 +107,15 @@ def _drawing(points: Sequence[Point], unit: Scale, column: Column, name: str) ->
     ends = [edge for p in points for edge in (p.accuracy.interval or (p.accuracy.value,))]
     ends += [] if base is None else [base]
     axes.set_ylim(max(0.0, min(ends) - 6), min(100.0, max(ends) + 4))
-    axes.set_xlim(min(places) / 1.35, max(places) * 1.35)
-    plots.plain_log(axes, "x", plain, subs=(1, 2, 3, 5) if max(places) > 10 * min(places) else (1, 1.5, 2, 3, 4, 5, 7))
+    narrow = max(places) < 3 * min(places)
+    if narrow:
+        axes.set_xlim(0, 1.15 * max(places))
+    else:
+        axes.set_xlim(min(places) / 1.35, max(places) * 1.35)
+        wide = max(places) > 10 * min(places)
+        plots.plain_log(axes, "x", plain, subs=(1, 2, 5) if wide else (1, 1.5, 2, 3, 4, 5, 7))
     plots.quiet(axes)
-    axes.set_xlabel(f"{unit.name} forward, per pair (log)")
+    axes.set_xlabel(f"{unit.name} forward, per pair{'' if narrow else ' (log)'}")
     axes.set_title(f"{column.meaning.title}, %", fontweight="normal")
     plots.end_labels(axes, [(point.accuracy.value, point.row.title, colour(point.row.arch)) for point in points])
     return draw(figure, name)

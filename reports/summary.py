@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlpbench.reports import details, gallery, stats
 from vlpbench.reports.board import Board
@@ -12,8 +13,11 @@ from vlpbench.reports.measured import Measured
 from vlpbench.reports.names import Row, arch_title
 from vlpbench.reports.stats import Estimate
 from vlpbench.reports.table import STATUS_WORDS
-from vlpbench.reports.units import duration, number, scale, times
+from vlpbench.reports.units import duration, scale, times
 from vlpbench.results.record import Env, Record, Status
+
+MOST = 2
+"""Sentences on momentum, where many recipes were measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,8 @@ def machine(env: Env) -> str:
     """A machine in a clause."""
     versions = ", ".join(f"{name} {env.versions[name]}" for name in ("torch",) if name in env.versions)
     gpu = f"one {env.gpu}" if env.gpu else "no GPU"
-    software = ", ".join(filter(None, (versions, env.os)))
+    system = re.match(r"[A-Za-z]+[- ][\d.]*", env.os)
+    software = ", ".join(filter(None, (versions, system.group().replace("-", " ") if system else env.os)))
     return f"{env.cpu} ({env.cores} cores, {env.memory / 2**30:.0f} GiB, {gpu}; {software})"
 
 
@@ -50,13 +55,14 @@ def scope(records: Sequence[Record]) -> str:
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     rest = f", {len(records) - ended[Status.OK]} not ({listed(failed)})" if failed else ""
     return (
-        f"{_count(len(variants), 'variant')} of {_count(len(archs), 'architecture')} ({listed(archs)}) in "
-        f"{_count(len(records), 'cell')}: {ended[Status.OK]} measured{rest}. Run {when} on "
+        f"{counted(len(variants), 'variant')} of {counted(len(archs), 'architecture')} ({listed(archs)}) in "
+        f"{counted(len(records), 'cell')}: {ended[Status.OK]} measured{rest}. Run {when} on "
         f"{listed([machine(env) for env in envs])}, in {duration(sum(r.seconds for r in records))} of cell time."
     )
 
 
-def _count(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
+    """``1 thread``, ``2 threads``."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
@@ -72,7 +78,7 @@ def limits(records: Sequence[Record]) -> list[str]:
         made = "generated scenes" if data == "scenes" else f"the data set {data}"
         steps = f" for {budgets} steps" if budgets else ""
         text = (
-            f"The accuracies are of {sizes} models trained from scratch{steps} on {made}, {_count(seeds, 'seed')} "
+            f"The accuracies are of {sizes} models trained from scratch{steps} on {made}, {counted(seeds, 'seed')} "
             "each. They compare designs under one small budget and say nothing about pre-trained models or photos. "
         )
         once = (
@@ -84,6 +90,11 @@ def limits(records: Sequence[Record]) -> list[str]:
     costs = sorted({r.cell.size for r in records if r.cell.measure in ("flops", "latency", "train_step")})
     if costs and trained:
         found.append(f"Costs are of {listed(costs)} models with random weights, which is enough for time and memory.")
+    flagged = [r for r in records if r.flags]
+    if flagged:
+        kinds = Counter(name for r in flagged for name in {flag.partition(":")[0] for flag in r.flags})
+        often = listed([f"{name} ({count})" for name, count in sorted(kinds.items(), key=lambda k: (-k[1], k[0]))[:3]])
+        found.append(f"{len(flagged)} of {counted(len(records), 'record')} carry a quality flag, mostly: {often}.")
     if len({r.env.id for r in records}) > 1:
         found.append("The records come from several environments. Timings and memory are compared within one only.")
     return found
@@ -96,22 +107,27 @@ def findings(board: Board, *, everywhere: bool = True) -> list[Finding]:
 
 
 def momentum(board: Board) -> list[Finding]:
-    """What the momentum states cost in training, as ratios to ``off``."""
-    found = []
-    for arch in dict.fromkeys(row.arch for row in board.rows):
-        rows = {row.momentum: row for row in board.rows if row.arch == arch}
+    """What the momentum states cost in training, as ratios to ``off`` of the same recipe."""
+    column, found = board.column("step"), []
+    if column is None:
+        return []
+    fields = dict(column.setting)
+    for off in [row for row in board.rows if row.momentum == "off" and board.value(row, "step")]:
         said, used = [], []
         for state, words in (("distill", "with momentum distillation"), ("queue", "with the momentum queue alone")):
-            pair = (rows.get(state), rows.get("off"))
-            one = timing_ratio(board, pair[0], pair[1], "step") if pair[0] and pair[1] else None
-            if one and pair[0] and pair[1]:
-                rest = [f"{words} of its {what}" for words, what in _more_ratios(board, pair[0], pair[1])]
-                said.append(f"{words} it costs {listed([f'{ratio_words(one[0])} that without', *rest])}")
+            over = replace(off, momentum=state)
+            one = timing_ratio(board, over, off, "step")
+            if one:
+                rest = [f"{ratio} the {what}" for ratio, what in _more_ratios(board, over, off)]
+                said.append(f"{words} it costs {listed([f'{ratio_words(one[0])} the time', *rest])}")
                 used += one[1]
         if said:
-            text = f"{arch_title(arch)}'s training step: {'; '.join(said)}."
+            step = (
+                f"{off.plain_title}'s training step ({fields['size']}, batch {fields['batch']}) against the one without"
+            )
+            text = f"{step}: {'; '.join(said)}."
             found.append(Finding(lead="Momentum", text=text, records=tuple(dict.fromkeys(used))))
-    return found
+    return found[:MOST]
 
 
 def _more_ratios(board: Board, over: Row, under: Row) -> list[tuple[str, str]]:
@@ -135,12 +151,11 @@ def timing_ratio(board: Board, over: Row, under: Row, name: str) -> tuple[Estima
 
 
 def ratio_words(one: Estimate) -> str:
-    """``1.31× (1.28–1.35)``, or that it is not told apart from 1."""
-    words = times(one.value)
+    """``1.31× (1.28–1.35)``; an interval on both sides of 1 is said to include it."""
     if one.interval is None:
-        return words
-    words += f" ({one.interval[0]:.2f}–{one.interval[1]:.2f})"
-    return words if stats.apart(one, 1) else f"{words}, not told apart from 1,"
+        return times(one.value)
+    low, high = (times(end).removesuffix("×") for end in one.interval)
+    return f"{times(one.value)} ({low}–{high}{'' if stats.apart(one, 1) else ', includes 1'})"
 
 
 def _once(board: Board, name: str) -> list[tuple[Row, Measured, float]]:
@@ -177,7 +192,7 @@ def speed(board: Board) -> list[Finding]:
         one = timing_ratio(board, other, row, "latency")
         rest += [f"{other.plain_title} takes {ratio_words(one[0])} as long"] if one else []
     batch = dict(column.setting)["batch"]
-    text = f"{row.plain_title} answers fastest, in {column.scale.full(value)} at batch {batch}; {listed(rest)}."
+    text = f"{row.plain_title} has the lowest median, {column.scale.full(value)} at batch {batch}; {listed(rest)}."
     return [Finding(lead="Latency", text=text, records=tuple(m.first.id for _, m, _ in found))]
 
 
@@ -232,9 +247,10 @@ def questions(board: Board) -> list[Finding]:
     (low, low_m, _), (high, high_m, _) = ranked[0], ranked[-1]
     gap = stats.rate_difference(high_m.estimates["vqa_binding"], low_m.estimates["vqa_binding"])
     span = f" ({gap.interval[0]:.1f} to {gap.interval[1]:.1f})" if gap.interval else ""
+    doubt = " That is not told apart from none." if gap.interval and not stats.apart(gap, 0) else ""
     names = [(m.row if m.row.arch != row.arch else row).title for row, m in ((high, high_m), (low, low_m))]
     text = (
-        f"On questions that need an attribute bound to the right object {names[0]} is {number(gap.value)} points{span} "
-        f"above {names[1]}."
+        f"On questions that need an attribute bound to the right object {names[0]} is {gap.value:.1f} points{span} "
+        f"above {names[1]}.{doubt}"
     )
     return [*found, Finding(lead="Binding", text=text, records=(high_m.first.id, low_m.first.id))]

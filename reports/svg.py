@@ -27,8 +27,8 @@ ROLES: dict[str, tuple[str, str, str]] = {
     ON: ("on", "#ffffff", "#14161b"),
 }
 """Stand-in -> name of the CSS variable, light value, dark value."""
-WIDTH = 5.8
-"""Inches; 418 units of the view box, so that 11-unit text is readable on a telephone and not coarse on a desk."""
+WIDTH = 5.4
+"""Inches; 389 units of the view box, so that 11-unit text is readable on a telephone and not coarse on a desk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def style() -> Iterator[None]:
         "svg.hashsalt": "vlpbench",
         "text.parse_math": False,
         "font.family": ["DejaVu Sans"],
-        "font.size": 10.5,
+        "font.size": 10.8,
         "axes.titlesize": 11,
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",

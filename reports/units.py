@@ -13,7 +13,6 @@ STEPS: dict[str, tuple[tuple[float, str], ...]] = {
     "FLOP": ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP")),
     "1": ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")),
     "1/s": ((1.0, "pairs/s"),),
-    "%": ((1.0, "%"),),
 }
 """Stored unit -> factors and what they are called, largest first."""
 
@@ -24,10 +23,13 @@ class Scale:
 
     factor: float
     name: str
+    places: int | None = None
+    """Decimals of every number; None leaves three significant digits."""
 
     def show(self, value: float) -> str:
         """The number alone."""
-        return number(value / self.factor)
+        shown = value / self.factor
+        return number(shown) if self.places is None else f"{shown:,.{self.places}f}"
 
     def full(self, value: float) -> str:
         """The number and its unit."""
@@ -36,14 +38,22 @@ class Scale:
     def span(self, low: float, high: float) -> str:
         """An interval, both ends with the same number of decimals: enough of them that the ends differ, if they do."""
         ends = (low / self.factor, high / self.factor)
+        if self.places is not None:
+            return "–".join(f"{end:,.{self.places}f}" for end in ends)
         places = max(decimals(end) for end in ends)
         while places < 6 and low != high and f"{ends[0]:.{places}f}" == f"{ends[1]:.{places}f}":
             places += 1
         return "–".join(f"{end:,.{places}f}" for end in ends)
 
 
+PERCENT = Scale(factor=1, name="%", places=1)
+"""Rates: one decimal is more than the intervals allow."""
+
+
 def scale(unit: str, values: Sequence[float]) -> Scale:
     """The prefix that puts the median of the values nearest above 1; a unit that is not known keeps its own name."""
+    if unit == PERCENT.name:
+        return PERCENT
     steps = STEPS.get(unit, ((1.0, unit),))
     middle = abs(median(values)) if values else 0.0
     for factor, name in steps:

@@ -9,6 +9,7 @@ import pytest
 from vlpbench.reports.ablation import studies
 from vlpbench.reports.ablation_rows import effect, over_seeds, paired
 from vlpbench.reports.ablation_words import as_json, published, tables, text
+from vlpbench.reports.render import render
 from vlpbench.results.ablation import LADDER, cell_of
 from vlpbench.results.record import Env, Status
 
@@ -184,7 +185,7 @@ def test_the_factorial_gives_effects_and_interactions(make):
     assert found["ITC × ITM"]["vqa"] == pytest.approx(70 - 58 - 54 + 45)
     # Masked words alone are not retrieved by, so neither is their interaction with the two others known.
     assert set(found["ITC × ITM"]) == {"vqa", "binding"}
-    assert set(found["ITC × MLM"]) == {"tr", "ir", "vqa", "binding"}
+    assert set(found["ITC × MLM"]) == {"tr", "ir", "recall", "vqa", "binding"}
     mlm = next(line for line in study.lines if line.name == "MLM")
     assert (mlm.protocol, mlm.entries["tr"].value, mlm.entries["tr"].word) == ("none", None, "n/a")
 
@@ -285,3 +286,25 @@ def test_json_holds_the_same_numbers(ladder, noisy):
     gains = json.loads(json.dumps(as_json(studies(noisy)[0])))["effects"]
     assert {"distill − queue", "distill − off"} == {gain["name"] for gain in gains}
     assert {gain["noise"] for gain in gains} == {0.0, 0.25, 0.5}
+
+
+def test_the_report_has_a_section_with_tables_figures_and_commands(ladder, noisy, make, tmp_path):
+    everything = [*ladder, *factorial(make), *noisy]
+    records = [record.model_copy(update={"suite": "ablation"}) for record in everything]
+    page = render(records, tmp_path, title="Ablation").read_text(encoding="utf-8")
+    assert '<section id="ablation">' in page
+    assert "Known from memory" in page
+    names = {path.stem for path in (tmp_path / "figures").glob("ablation-*.svg")}
+    bars = {f"ablation-{n}-{key}" for n in (1, 2, 3) for key in ("recall", "vqa")}
+    assert names == bars | {"ablation-3-gain"}
+    assert {path.stem for path in (tmp_path / "tables").glob("ablation-*.csv")} >= {"ablation-1", "ablation-2-effects"}
+    words = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## Ablation" in words
+    assert "vlpbench ablate --arch albef --size small --data scenes --budget 1200 --again" in words
+    assert "--only sweep --sweep noise" in words
+
+
+def test_a_report_without_rows_of_an_ablation_has_no_such_section(records, tmp_path):
+    page = render(records, tmp_path, title="Quick").read_text(encoding="utf-8")
+    assert 'id="ablation"' not in page
+    assert "## Ablation" not in (tmp_path / "report.md").read_text(encoding="utf-8")

@@ -71,7 +71,7 @@ def test_late_fusion_fills_in_where_the_base_has_no_number(records: list[Record]
 def test_late_fusion_has_a_row_of_its_own_once_both_have_a_number(records: list[Record], make_record: Make):
     more = [*records, make_record(Cell(arch="clip+late", measure="latency"), {"latency": [0.2]})]
     found = items(more)
-    assert found["CLIP + late fusion", "Latency"].value == 0.2
+    assert found["CLIP + late", "Latency"].value == 0.2
     assert found["CLIP", "VQA"].text == "not supported"
 
 
@@ -109,8 +109,8 @@ def test_swaps_and_questions_have_tables(records: list[Record]):
     assert [head.title for head in swaps.heads[3:]] == ["Swapped colour", "Swapped shape", "Swapped relation"]
     assert (swaps.rows[0][5].text, round(swaps.rows[0][5].low or 0, 1)) == ("50.0", 46.5)
     test, held_out = questions.rows[0], questions.rows[1]
-    assert [item.text for item in test[:4]] == ["CLIP + late fusion", "small, scenes", "test", "62.6"]
-    assert [item.text for item in held_out[2:5]] == ["comp", "56.3", "not run"]
+    assert [item.text for item in test[:4]] == ["CLIP + late", "small, scenes", "test", "62.6"]
+    assert [item.text for item in held_out[2:5]] == ["comp", "56.3", "–"]
     assert test[-1].text == "38.2"
 
 

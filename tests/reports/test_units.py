@@ -20,6 +20,7 @@ from vlpbench.reports import units
         ("1", 0.0, "0"),
         ("1/s", 12.24, "12.2 pairs/s"),
         ("%", 62.04, "62.0 %"),
+        ("%", 0.5, "0.5 %"),
         ("furlong", 7.0, "7.00 furlong"),
     ],
 )
