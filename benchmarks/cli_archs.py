@@ -29,7 +29,7 @@ def archs(options: Namespace) -> int:
     if options.size not in spec.sizes:
         raise registry.UnknownName(registry.nearest(f"size of {spec.name}", options.size, list(spec.sizes)))
     parts = describe(spec, options.size)
-    print(json.dumps(parts, indent=2) if options.json else _parts_text(spec, parts))
+    print(json.dumps(parts, indent=2) if options.json else parts_text(spec, parts))
     return 0
 
 
@@ -120,7 +120,8 @@ def _list_text(listed: list[dict[str, Any]]) -> str:
     return _columns(rows) + f"\n\nNAME{registry.LATE} puts a late-fusion head on one that only embeds."
 
 
-def _parts_text(spec: ArchSpec, parts: dict[str, Any]) -> str:
+def parts_text(spec: ArchSpec, parts: dict[str, Any]) -> str:
+    """What `describe` found, for people."""
     tokens, layers, params, flops = parts["tokens"], parts["layers"], parts["params"], parts["flops"]
     lines = [
         f"{spec.title} ({parts['name']}, {parts['size']}): {spec.paper}",

@@ -244,7 +244,7 @@ def _read(path: Path, kind: type[Row]) -> tuple[list[Row], str | None]:
     """The rows of a file, and what is wrong with its last line if a crash tore it."""
     try:
         lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return [], None
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error

@@ -1,0 +1,412 @@
+"""The command line as a user meets it: exit codes, messages, JSON, interruption, kill and resumption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from vlpbench.archs import registry
+from vlpbench.benchmarks import cli, cli_archs
+from vlpbench.results.record import Cell, Env, Record, Series, Status
+from vlpbench.results.store import Round, Store
+
+HERE = Path(__file__).parent
+FAKES = str(HERE / "fake_measures.py")
+ENV = Env(cpu="one", cores=2, memory=1, os="Linux", python="3.11", versions={}, threads=1)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Every test has a folder of its own that is no checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
+def suite(text: str, name: str = "fakes") -> str:
+    head = f'title = "Fakes"\ndescription = "known"\nrounds = 3\n[defaults]\nsize = "tiny"\n{dedent(text)}'
+    Path(f"{name}.toml").write_text(head)
+    return f"{name}.toml"
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, FAKES, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def vlpbench(*arguments: str) -> tuple[int, str, str]:
+    return finish(start(*arguments))
+
+
+def log(results: str) -> list[list[str]]:
+    """Event, measure, architecture, seed, process and time of what was really measured."""
+    path = Path(results) / ".cache" / "log"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def record(cell: Cell, status: Status = Status.OK, **fields) -> Record:
+    samples = {"latency": Series(unit="s", values=(0.1, 0.2))} if status is Status.OK else {}
+    whole = {"id": cell.id, "samples": samples, "env": ENV, "code": "c", "suite": "fakes", "started": "2026"}
+    return Record(cell=cell, status=status, seconds=1.0, **(whole | fields))
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_help_says_what_the_command_does_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert f"example: vlpbench {command}" in out
+    assert len(out.split("example:")[0].split("\n\n", 1)[1]) > 150
+
+
+def test_without_a_command_it_says_how_to_use_it(capsys):
+    assert cli.main([]) == 2
+    assert "vlpbench run quick" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.count(".") == 2
+
+
+MATRIX = '[[matrix]]\narch = "clip"\nmeasure = "latency"\n'
+
+REFUSED = {
+    "suite": (["run", "smok"], "unknown suite 'smok': did you mean 'smoke'?"),
+    "file": (["plan", "none.toml"], "cannot read suite none.toml: No such file or directory"),
+    "device": (["run", "my.toml", "--device", "gpu"], "--device: unknown device 'gpu'"),
+    "filter": (["plan", "my.toml", "--only", "arch=klip"], "--only: unknown arch 'klip': did you mean 'clip'?"),
+    "architecture": (["archs", "vlit"], "unknown architecture 'vlit': did you mean 'vilt'?"),
+    "size": (["archs", "vilt", "--size", "huge"], "unknown size of vilt 'huge'"),
+    "late": (["archs", "albef+late"], "albef+late: late fusion is for architectures that embed and do not fuse"),
+    "results": (["check", "nowhere"], "no results in nowhere: there is no records.jsonl"),
+    "no results": (["report"], "no results in vlpbench-results; run `vlpbench run`"),
+    "a file for a folder": (["run", "my.toml", "--out", "my.toml"], "cannot"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_usage_is_one_clear_message_and_code_2(case, capsys):
+    suite(MATRIX, "my")
+    arguments, message = REFUSED[case]
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1].startswith(f"vlpbench: {message}")
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="unknown suite"):
+        cli.main(["run", "smok", "--debug"])
+
+
+def test_an_unexpected_error_is_not_hidden(monkeypatch):
+    suite(MATRIX, "my")
+    monkeypatch.setattr("vlpbench.benchmarks.cli_run.load_suite", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["plan", "my.toml"])
+
+
+def test_a_plan_lists_cells_reasons_and_time_and_writes_nothing(capsys):
+    name = suite(MATRIX + '[[matrix]]\narch = "clip"\nmeasure = "train_step"\nobjectives = "mlm"\n')
+    assert cli.main(["plan", name]) == 0
+    out = capsys.readouterr().out
+    assert "run         latency clip tiny" in out
+    assert "impossible  train_step clip tiny mlm" in out
+    assert "mlm needs FUSE and MASK, which clip lacks" in out
+    assert "1 to run, 1 impossible; about" in out
+    assert sorted(os.listdir()) == [name]
+
+
+def test_a_plan_as_json_can_be_read_by_machines(capsys):
+    assert cli.main(["plan", suite(MATRIX), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    (cell,) = plan["cells"]
+    assert cell["cell"] == {"arch": "clip", "size": "tiny", "measure": "latency"}
+    assert Cell(**cell["cell"]).id == cell["id"]
+    assert (cell["action"], plan["seconds"]) == ("run", cell["seconds"])
+
+
+def test_the_list_of_architectures_is_a_contract(capsys):
+    assert cli.main(["archs", "--json"]) == 0
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert {"clip", "vilt", "albef"} <= set(listed)
+    assert listed["albef"]["can"] == ["EMBED", "FUSE", "MASK"]
+    assert "tiny" in listed["vilt"]["sizes"]
+    assert cli.main(["archs"]) == 0
+    assert "clip" in capsys.readouterr().out
+
+
+def test_an_architecture_taken_apart_is_a_contract(capsys):
+    assert cli.main(["archs", "albef", "--size", "tiny", "--json"]) == 0
+    parts = json.loads(capsys.readouterr().out)
+    assert {"name", "size", "can", "tokens", "width", "layers", "params", "flops"} <= set(parts)
+    assert set(parts["tokens"]) == {"image", "text"}
+    assert set(parts["layers"]) == {"image", "text", "fusion"}
+    assert set(parts["params"]) == {"stored", "trainable", "touched", "by_component"}
+    assert sum(parts["params"]["by_component"].values()) == parts["params"]["stored"]
+    assert set(parts["flops"]) == {"forward", "forward_backward", "image", "text", "fusion", "head"}
+    assert sum(parts["flops"][name] for name in ("image", "text", "fusion", "head")) == parts["flops"]["forward"]
+    off, queue, distill = (parts["momentum"][state] for state in ("off", "queue", "distill"))
+    assert off["stored"] == off["trainable"] == queue["trainable"] == distill["trainable"]
+    assert off["stored"] < queue["stored"] <= distill["stored"]
+    assert off["flops_step"] < queue["flops_step"] <= distill["flops_step"]
+    assert queue["flops_step"] - queue["flops_momentum"] == off["flops_step"]
+    text = cli_archs.parts_text(registry.get("albef"), parts)
+    assert f"{parts['tokens']['image']} image tokens" in text
+    assert "of which for momentum" in text
+
+
+@pytest.mark.slow
+def test_a_run_as_json_is_records_and_a_summary_and_again_does_nothing():
+    name = suite("""
+        [[matrix]]
+        arch = "clip"
+        measure = ["fake_count", "fake_cost", "bad"]
+        seed = [0, 1]
+    """)
+    code, out, err = vlpbench("run", name, "--json")
+    assert (code, err) == (1, "")
+    *records, summary = [json.loads(line) for line in out.splitlines()]
+    assert len(records) == 6
+    assert [Record.model_validate(one) for one in records] == Store(Path("vlpbench-results/fakes")).history()
+    page = Path("vlpbench-results/fakes/report/index.html")
+    assert summary == {"done": 5, "skipped": 0, "failed": 1, "report": str(page)}
+    assert page.is_file()
+    assert (Path("vlpbench-results/fakes/.cache/.gitignore")).read_text() == "*\n"
+
+    measured = len(log("vlpbench-results/fakes"))
+    code, out, err = vlpbench("run", name, "--only", "measure=fake_count|fake_cost")
+    assert code == 0
+    assert "nothing to do: all 4 cells are done" in err
+    assert "0 done, 4 skipped, 0 failed" in out
+    assert len(log("vlpbench-results/fakes")) == measured
+
+    code, out, err = vlpbench("run", name)
+    assert code == 1
+    assert "failed: bad clip tiny seed 1: error: ValueError: the value 7" in out
+    assert "[1/1] error       bad clip tiny seed 1: ValueError" in err
+    assert "Traceback" not in err + out
+
+
+IDLE = """
+import sys, time
+started = time.process_time()
+from vlpbench.benchmarks.cli import main
+code = main(["run", "smoke", "--out", "results"])
+print(code, time.process_time() - started, {"torch", "matplotlib", "pandas"} & set(sys.modules) or "light")
+"""
+
+
+def test_a_finished_suite_is_found_so_in_a_second_without_torch():
+    from vlpbench.benchmarks import env
+    from vlpbench.benchmarks.suite import load_suite
+
+    store, here = Store(Path("results")), env.capture()
+    with store.writing():
+        for cell in load_suite("smoke").cells:
+            store.append(record(cell, env=here, code=env.code_hash()))
+    page = Path("results/report/index.html")
+    page.parent.mkdir()
+    page.write_text("done")
+    done = subprocess.run([sys.executable, "-c", IDLE], capture_output=True, text=True, check=True)
+    code, seconds, modules = done.stdout.splitlines()[-1].split()
+    assert (code, modules) == ("0", "light")
+    assert float(seconds) < 1.0
+    assert "nothing to do" in done.stderr
+
+
+KILLED = """
+    [[matrix]]
+    arch = "clip"
+    measure = ["fake_memory", "fake_cost"]
+    seed = [40, 41, 42]
+
+    [[matrix]]
+    arch = "clip"
+    measure = "fake_accuracy"
+    seed = [40, 41]
+    objectives = "itc"
+    data = "scenes"
+    budget = 5
+    batch = 2
+"""
+
+
+def wait_for(condition, process: subprocess.Popen[str], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie has)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("visits", [2, 8, 13], ids=["in memory cells", "in the second round", "in accuracy cells"])
+def test_killed_in_the_middle_nothing_is_lost_and_nothing_measured_twice(visits):
+    name = suite(KILLED)
+    process = start("run", name, "--out", "results")
+    wait_for(lambda: sum(event[0] == "begin" for event in log("results")) >= visits, process)
+    process.kill()
+    process.communicate()
+    before = log("results")
+    in_flight = {e[4] for e in before if e[0] == "begin"} - {e[4] for e in before if e[0] == "end"}
+    deadline = time.monotonic() + 10
+    while not all(gone(int(pid)) for pid in in_flight):
+        assert time.monotonic() < deadline, "a child outlived the run and would disturb the next"
+        time.sleep(0.02)
+    stored = Store(Path("results"))
+    safe = Counter((r.cell.measure, r.cell.seed) for r in stored.records() if not r.cell.measure.endswith("cost"))
+    safe.update((part.cell.measure, part.cell.seed) for part in stored.rounds())
+    safe.update((r.cell.measure, r.cell.seed) for r in stored.records() for _ in r.detail.get("visits", ()))
+    ended_before = [(e[1], int(e[3])) for e in log("results") if e[0] == "end"]
+    # What was measured is on the disk, apart from what ended in the very moment of the kill.
+    assert sum((Counter(ended_before) - safe).values()) <= 2
+
+    code, _, err = vlpbench("run", name, "--out", "results")
+    assert code == 0, err
+    begun = Counter((e[1], int(e[3])) for e in log("results")[len(before) :] if e[0] == "begin")
+    needed = {(kind, seed): 1 for kind in ("fake_memory", "fake_accuracy") for seed in (40, 41, 42)}
+    needed |= {("fake_cost", seed): 3 for seed in (40, 41, 42)}
+    del needed["fake_accuracy", 42]
+    assert begun == Counter(needed) - safe, "the second run did not do exactly what was missing"
+    records = stored.records()
+    assert len(stored.history()) == len(records) == 8
+    assert all(r.status is Status.OK for r in records)
+    assert all(r.detail["rounds"] == [2, 2, 2] for r in records if r.cell.measure == "fake_cost")
+    assert (stored.rounds(), stored.problems()) == ([], [])
+
+
+@pytest.mark.slow
+def test_one_writer_at_a_time_and_ctrl_c_says_what_is_kept():
+    name = suite(KILLED)
+    process = start("run", name, "--out", "results")
+    wait_for(lambda: len(log("results")) >= 3, process)
+    code, _, err = vlpbench("run", name, "--out", "results")
+    assert code == 2
+    assert err.splitlines()[-1].startswith("vlpbench: another run is writing to results; wait until it ends")
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130
+    kept = len(Store(Path("results")).records())
+    assert f"stopped; {kept} of 8 cells are kept in results; the same command goes on from there" in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_that_cannot_be_written_ends_the_run_before_it_measures():
+    Path("file").write_text("")
+    code, out, err = vlpbench("run", suite(KILLED), "--out", "file/results")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("vlpbench: cannot write results in file/results: Not a directory")
+
+
+def test_check_lists_what_is_wrong(capsys):
+    name = suite("""
+        [[matrix]]
+        arch = "clip"
+        measure = ["latency", "throughput", "flops", "params"]
+    """)
+    store = Store(Path("results"))
+    cells = {m: Cell(arch="clip", size="tiny", measure=m) for m in ("latency", "throughput", "flops")}
+    # measured on another device than this machine would choose: the same cell for completeness
+    on_gpu = cells["latency"].model_copy(update={"device": "cuda"})
+    store.append(record(on_gpu, detail={"rounds": [1, 1]}, flags=("drifts",)))
+    store.append(record(cells["throughput"], Status.TIMEOUT, reason="stopped after 8 s\ntail"))
+    store.append(record(cells["flops"], samples={"flops_forward": Series(unit="MAC", values=(1.0,))}, code="d"))
+    store.append_round(
+        Round(
+            id="r",
+            cell=cells["latency"],
+            env_id="e",
+            code="c",
+            round=1,
+            seed=1,
+            position=0,
+            of=1,
+            samples={},
+            detail={},
+            threads=1,
+            started="2026",
+            seconds=1.0,
+        )
+    )
+    with store.path.open("a") as file:
+        file.write('{"torn')
+    assert cli.main(["check", "results", "--suite", name, "--json"]) == 1
+    found = {(f["level"], f["code"], f["message"]) for f in json.loads(capsys.readouterr().out)}
+    assert {(level, code) for level, code, _ in found} == {
+        ("warning", "torn"),
+        ("warning", "flagged"),
+        ("warning", "few-rounds"),
+        ("warning", "mixed-code"),
+        ("warning", "unfinished"),
+        ("error", "failed"),
+        ("error", "unit"),
+        ("error", "missing"),
+    }
+    messages = {code: message for _, code, message in found}
+    assert messages["missing"] == "params clip tiny of suite fakes is missing: run it"
+    assert messages["failed"] == "throughput clip tiny: timeout: stopped after 8 s"
+    assert messages["unit"] == "flops clip tiny: flops_forward is in 'MAC', and should be in 'FLOP'"
+
+
+def test_check_of_a_whole_folder_finds_nothing(capsys):
+    name = suite(MATRIX)
+    Store(Path("results")).append(
+        record(Cell(arch="clip", size="tiny", measure="latency"), detail={"rounds": [1, 1, 1]})
+    )
+    assert cli.main(["check", "results", "--suite", name]) == 0
+    assert "results: 0 errors, 0 warnings" in capsys.readouterr().out
+
+
+def test_check_of_a_foreign_schema_is_an_error_with_its_version(capsys):
+    Path("results").mkdir()
+    content = record(Cell(arch="clip", measure="latency")).model_dump(mode="json") | {"schema_version": 9}
+    Path("results/records.jsonl").write_text(json.dumps(content) + "\n")
+    assert cli.main(["check", "results"]) == 1
+    assert "schema version 9" in capsys.readouterr().out
+
+
+def test_a_report_of_an_empty_folder_is_refused(capsys):
+    Path("results").mkdir()
+    Path("results/records.jsonl").write_text("")
+    assert cli.main(["report", "--results", "results"]) == 2
+    assert "holds no record, so there is nothing to report" in capsys.readouterr().err
+
+
+def test_the_latest_results_are_reported_where_results_lie(capsys):
+    for number, name in enumerate(("old", "new")):
+        store = Store(Path("vlpbench-results") / name)
+        store.append(record(Cell(arch="clip", size="tiny", measure="latency"), suite=name))
+        os.utime(store.path, (number, number))
+    assert cli.main(["report"]) == 0
+    assert capsys.readouterr().out.strip() == "vlpbench-results/new/report/index.html"
+    assert cli.main(["report", "--results", "old", "--out", "page"]) == 0
+    assert Path("page/index.html").is_file()
+
+
+def test_in_a_checkout_results_and_reports_have_folders_of_their_own(capsys):
+    for path in ("results/record.py", "archs/registry.py"):
+        Path(path).parent.mkdir()
+        Path(path).write_text("")
+    Store(Path("results/data/mine")).append(record(Cell(arch="clip", size="tiny", measure="latency"), suite="mine"))
+    assert cli.main(["report", "--results", "mine"]) == 0
+    assert capsys.readouterr().out.strip() == "reports/out/mine/index.html"
