@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vlpbench.reports import ablation_figures, ablation_words, summary
-from vlpbench.reports.ablation import studies
+from vlpbench.reports.ablation import Study, studies
 from vlpbench.reports.accuracy import accuracy_tables
 from vlpbench.reports.board import Board, boards, quantity
 from vlpbench.reports.figures import figures
@@ -100,14 +100,21 @@ def assemble(records: Sequence[Record], *, title: str, problems: Sequence[str] =
         raise ReportError("there is no record to report on; measure something first, for example `vlpbench run smoke`")
     records = latest(records)
     everything = measure_all(records)
-    views = boards(everything)
+    views, found = boards(everything), studies(records)
+    # Rows of an ablation are too many and too alike for sentences and figures that compare architectures.
+    plain = [record for record in records if record.suite != ablation_words.SUITE]
+    compared = {board.env: board for board in boards(measure_all(plain))} if plain else {}
     envs = {record.env.id: record.env for record in records}
+    parts = [
+        _part(board, compared.get(board.env), envs[board.env], place, len(views)) for place, board in enumerate(views)
+    ]
+    said = tuple(finding for study in found for finding in ablation_words.findings(study))
     return Report(
         title=title,
         scope=summary.scope(records),
         limits=tuple(summary.limits(records)),
-        parts=tuple(_part(board, envs[board.env], place, len(views)) for place, board in enumerate(views)),
-        ablations=tuple(_ablations(records)),
+        parts=(replace(parts[0], findings=parts[0].findings + said), *parts[1:]),
+        ablations=tuple(_ablation(study, number) for number, study in enumerate(found, 1)),
         tables=(*accuracy_tables(everything), measurement_table(everything)),
         failures=failure_table(records),
         flags=flag_table(records),
@@ -118,7 +125,7 @@ def assemble(records: Sequence[Record], *, title: str, problems: Sequence[str] =
     )
 
 
-def _part(board: Board, env: Env, place: int, count: int) -> Part:
+def _part(board: Board, compared: Board | None, env: Env, place: int, count: int) -> Part:
     caption = (
         "One row for a variant; a number links to its record. Small print: 95 % interval, scorer. Bold: the best of "
         "its column and all whose interval reaches it."
@@ -126,20 +133,19 @@ def _part(board: Board, env: Env, place: int, count: int) -> Part:
     suffix = "" if count == 1 else f"-{env.id}"
     return Part(
         heading="" if count == 1 else f"Environment {env.id}: {env.gpu or env.cpu}",
-        findings=tuple(summary.findings(board, everywhere=place == 0)),
+        findings=tuple(summary.findings(compared, everywhere=place == 0)) if compared else (),
         comparison=comparison(board, f"comparison{suffix}", caption),
-        figures=tuple(figures(board, suffix, everywhere=place == 0)),
+        figures=tuple(figures(compared, suffix, everywhere=place == 0)) if compared else (),
     )
 
 
-def _ablations(records: Sequence[Record]) -> Iterator[Ablation]:
-    for number, study in enumerate(studies(records), 1):
-        name = f"ablation-{number}"
-        yield Ablation(
-            heading=f"{study.title}, {ablation_words.setting_words(study)}",
-            tables=tuple(ablation_words.tables(study, name)),
-            figures=tuple(ablation_figures.figures(study, name)),
-        )
+def _ablation(study: Study, number: int) -> Ablation:
+    name = f"ablation-{number}"
+    return Ablation(
+        heading=f"{study.title}, {ablation_words.setting_words(study)}",
+        tables=tuple(ablation_words.tables(study, name)),
+        figures=tuple(ablation_figures.figures(study, name)),
+    )
 
 
 def failure_table(records: Sequence[Record]) -> Table | None:

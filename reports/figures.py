@@ -121,7 +121,7 @@ def phases(board: Board, suffix: str) -> Figure | None:
         alt=f"Training step: {listed(words)}.",
         caption=(
             f"Medians of {fields['size']} models, batch {fields['batch']}, {fields['device']}. From the left: forward "
-            "(the momentum model's included), backward, optimiser, momentum update (hatched). × is against momentum off."
+            "(with the momentum model's), backward, optimiser, momentum update (hatched). × is against momentum off."
         ),
         drawing=draw(drawing, name),
         table=plots.figure_table(name, title, heads, rows, 1),
