@@ -23,6 +23,7 @@ from vlpbench.results.record import Cell, Record, Status
 ACCURACIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "tr": ("retrieval", ("tr_r1", "tr_r5", "tr_r10")),
     "ir": ("retrieval", ("ir_r1", "ir_r5", "ir_r10")),
+    "recall": ("retrieval", ("recall_mean",)),
     "vqa": ("vqa", ("vqa_accuracy",)),
     "binding": ("vqa", ("vqa_binding",)),
 }
@@ -66,6 +67,11 @@ class Effect:
     """By accuracy; one that cannot be estimated from the rows there are is left out."""
     at: float | None = None
     """Caption noise, where it is one of several levels."""
+
+    @property
+    def title(self) -> str:
+        """Name and level."""
+        return self.name if self.at is None else f"{self.name} at {self.at:.0%} noise"
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from vlpbench.reports.ablation import Study
-from vlpbench.reports.ablation_rows import ACCURACIES, COSTS, Entry, Line
+from vlpbench.reports.ablation_rows import COSTS, Entry, Line
 from vlpbench.reports.names import arch_title
 from vlpbench.reports.stats import Estimate, apart
+from vlpbench.reports.summary import Finding, listed
 from vlpbench.reports.table import Head, Item, Table
 from vlpbench.reports.units import Scale, scale, times
+from vlpbench.results.record import Cell
 
 TITLES = {
     "tr": "TR mean",
@@ -23,7 +25,10 @@ TITLES = {
     "step": "Step",
     "flops": "FLOPs of a step",
 }
-UNITS = dict.fromkeys(ACCURACIES, "%") | {"step": "s", "flops": "FLOP"}
+SHOWN = ("tr", "ir", "vqa", "binding")
+"""Accuracies of the tables; mean recall over both directions is for figures."""
+UNITS = dict.fromkeys(SHOWN, "%") | {"step": "s", "flops": "FLOP"}
+_FINDINGS = {"recall": "mean recall over both directions", "vqa": "VQA accuracy"}
 PUBLISHED = ("tr", "ir", "vqa")
 METHOD = (
     "Differences are against the row before, seed by seed: rows share training set, order of batches and initial "
@@ -41,6 +46,8 @@ GAINS = (
     "In points, distillation against the same training without it (queue: momentum model and queue, hard targets; off: "
     "neither), paired by seed; intervals (95 %) are Student's t over seeds."
 )
+SUITE = "ablation"
+"""Name of the suite whose cells the command `vlpbench ablate` makes."""
 _SOURCE = Path(__file__).with_name("ablation.toml")
 
 
@@ -59,6 +66,38 @@ def setting_words(study: Study) -> str:
     shown = ("arch", "size", "data", "budget", "batch", "finetune")
     said += [f"{key} {value}" for key, value in fields.items() if key not in shown]
     return ", ".join([*said, f"{study.seeds} {'seed' if study.seeds == 1 else 'seeds'}"])
+
+
+def command(cell: Cell) -> str:
+    """The command that measures a row of an ablation again."""
+    said = f"vlpbench ablate --arch {cell.arch} --size {cell.size} --data {cell.data}"
+    said += f" --budget {cell.budget}" if cell.budget else ""
+    named = [name for name in ("queue_size", "momentum_rate", "alpha") if getattr(cell, name) is not None]
+    named += ["noise"] if cell.noise else []
+    named += [{1: "fusion_depth"}.get(len(cell.changes), "depth_ratio")] if cell.changes else []
+    return f"{said} --only sweep --sweep {named[0]} --again" if named else f"{said} --again"
+
+
+def findings(study: Study) -> list[Finding]:
+    """For the summary: what each row of a ladder adds, or the effects."""
+    found = []
+    for key in ("recall", "vqa"):
+        if study.kind == "ladder":
+            steps = [(line.name, line.entries[key].change) for line in study.lines]
+            ids = [record.id for line in study.lines for record in line.entries[key].records]
+        else:
+            steps = [(one.title, one.values.get(key)) for one in study.effects]
+            ids = []
+        said = [f"{name} {_points(change)}" for name, change in steps if change is not None]
+        if said:
+            text = f"{study.title} of {arch_title(study.arch)}, {_FINDINGS[key]}, points: {listed(said)}."
+            found.append(Finding(lead="Ablation", text=text, records=tuple(dict.fromkeys(ids))))
+    return found
+
+
+def _points(change: Estimate) -> str:
+    item = _difference(change)
+    return f"{item.text} ({item.note})" if item.note else f"{item.text} (one seed)"
 
 
 def tables(study: Study, name: str) -> list[Table]:
@@ -96,7 +135,7 @@ def _rows(study: Study, name: str) -> Table:
 
 def _keys(study: Study) -> list[str]:
     """Quantities that any row has; an accuracy is shown even where all failed."""
-    return [k for k in TITLES if k in ACCURACIES or any(line.entries[k].value for line in study.lines)]
+    return [k for k in TITLES if k in SHOWN or any(line.entries[k].value for line in study.lines)]
 
 
 def _scales(study: Study) -> dict[str, Scale]:
@@ -134,13 +173,14 @@ def _change(key: str, entry: Entry) -> Item:
 
 
 def _difference(change: Estimate, *, ratio: bool = False) -> Item:
-    shown = times if ratio else _signed
+    shown = times if ratio else signed
     ends = f"{shown(change.interval[0])} to {shown(change.interval[1])}" if change.interval else ""
     best = apart(change, 1 if ratio else 0)
     return Item(text=shown(change.value), note=ends, value=change.value, low=change.low, high=change.high, best=best)
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """``+1.2``, ``−0.3``."""
     return f"{value:+.1f}".replace("-", "−")
 
 
@@ -166,14 +206,14 @@ def _beside(study: Study, paper: Mapping[str, Any] | None, place: int) -> Iterat
 def _effects(study: Study, name: str) -> Table:
     gains = study.kind == "sweep"
     heads = [Head(title="Gain" if gains else "Effect"), *([Head(title="Noise")] if gains else [])]
-    heads += [Head(title=TITLES[key], note="points", unit="points", numeric=True) for key in ACCURACIES]
+    heads += [Head(title=TITLES[key], note="points", unit="points", numeric=True) for key in SHOWN]
     rows = []
     for effect in study.effects:
         said = [Item(text=effect.name, kind="head", family=study.arch)]
         said += [Item(text=f"{effect.at:.0%}", value=effect.at)] if effect.at is not None else []
         items = [
             _difference(effect.values[key]) if key in effect.values else Item(text="n/a", kind="absent")
-            for key in ACCURACIES
+            for key in SHOWN
         ]
         rows.append((*said, *items))
     return Table(

@@ -77,6 +77,11 @@ class Report:
     cards: tuple[Card, ...]
 
     @property
+    def compares(self) -> bool:
+        """Whether there are figures beside those of ablations."""
+        return any(part.figures for part in self.parts)
+
+    @property
     def all_figures(self) -> list[Figure]:
         """Every figure."""
         return [figure for part in (*self.parts, *self.ablations) for figure in part.figures]
