@@ -193,6 +193,7 @@ def test_hostile_text_runs_nothing(browser: Any, address: str):
 
 def test_prints_all_of_a_table(browser: Any, address: str, tmp_path: Path):
     page = opened(browser, address, 1280)
+    page.find_element("css selector", ".theme").click()  # dark on the screen, and still white on paper
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert script(page, "getComputedStyle(document.querySelector('.scroll.tall')).overflow") == "visible"
     assert script(page, "getComputedStyle(document.querySelector('.bar')).display") == "none"
