@@ -101,10 +101,13 @@ def fit(image: Image.Image, how: ImagePreset) -> np.ndarray:
     if how.fit == "squash":
         resized = image.resize((width, height), Image.Resampling.BICUBIC)
     else:
-        scale = max(width / image.width, height / image.height)
-        covering = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+        # Rounded as torchvision's Resize and CenterCrop do, which the official preprocessing is made of.
+        if width * image.height >= height * image.width:
+            covering = (width, width * image.height // image.width)
+        else:
+            covering = (height * image.width // image.height, height)
         resized = image.resize(covering, Image.Resampling.BICUBIC)
-        left, top = (covering[0] - width) // 2, (covering[1] - height) // 2
+        left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
         resized = resized.crop((left, top, left + width, top + height))
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
