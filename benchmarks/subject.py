@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 from vlpbench.archs import registry
+from vlpbench.archs.model import VLModel
 from vlpbench.archs.types import Batch, Can, Masked, Negatives, Text
 from vlpbench.benchmarks import schedule, settings
 from vlpbench.benchmarks.init import tiled_init
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
     from vlpbench.archs.learner import Draws, Learner, Recipe, SpecialTokens
-    from vlpbench.archs.model import VLModel
     from vlpbench.archs.registry import ArchSpec
     from vlpbench.benchmarks.data.base import Geometry
     from vlpbench.results.record import Cell
@@ -227,9 +227,7 @@ def special_tokens(geometry: Geometry | None, *, vocab_size: int) -> SpecialToke
 
 def compile_verbs(learner: Learner) -> None:
     """Compiles the methods of the interface on the student and on the teacher, each for itself."""
-    models: list[Any] = [learner.model]
-    if learner.momentum is not None:
-        models.append(learner.momentum.model)
+    models: list[Any] = [module for module in learner.modules() if isinstance(module, VLModel)]
     for model in models:
         for verb in ("encode_image", "encode_text", "prepare_image", "embed_image", "embed_text", "fuse"):
             setattr(model, verb, torch.compile(getattr(model, verb)))
