@@ -59,7 +59,6 @@ class AlbefConfig:
     mlp_ratio: float = 4.0
     dropout: float = 0.1
     """Of BERT; the ViT has none."""
-    norm_first: bool = False
 
     @property
     def bert(self) -> BertShape:
@@ -69,7 +68,6 @@ class AlbefConfig:
             heads=self.heads,
             hidden=int(self.width * self.mlp_ratio),
             dropout=self.dropout,
-            norm_first=self.norm_first,
         )
 
 
@@ -158,10 +156,6 @@ class Bert(nn.Module):
         text = [BertLayer(shape) for _ in range(config.text_layers)]
         fusion = [BertLayer(shape, source_width=config.image_width) for _ in range(config.fusion_layers)]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(text + fusion)})
-        if config.norm_first:
-            self.text_norm = nn.LayerNorm(config.width, eps=shape.eps)
-            self.fusion_norm = nn.LayerNorm(config.width, eps=shape.eps)
-        self.norm_first = config.norm_first
         init_bert(self)
 
     @property
@@ -174,7 +168,7 @@ class Bert(nn.Module):
         hidden = self.embeddings(text.ids)
         for layer in self.layers[: self.text_layers]:
             hidden = layer(hidden, text.mask[:, None, None])
-        return TextState(tokens=self.text_norm(hidden) if self.norm_first else hidden, mask=text.mask)
+        return TextState(tokens=hidden, mask=text.mask)
 
     def keys_values(self, image_tokens: Tensor) -> tuple[KeyValue, ...]:
         """(B, N, image width) -> keys and values of every fusion layer."""
@@ -186,8 +180,7 @@ class Bert(nn.Module):
         *layers, last = self.layers[self.text_layers :]
         for layer, source in zip(layers, keys_values, strict=False):
             hidden = layer(hidden, mask, source=source)
-        hidden = last(hidden, mask, source=keys_values[-1], first=first)
-        return self.fusion_norm(hidden) if self.norm_first else hidden
+        return last(hidden, mask, source=keys_values[-1], first=first)
 
 
 class Albef(VLModel[ImageState, TextState]):
@@ -200,8 +193,6 @@ class Albef(VLModel[ImageState, TextState]):
         "visual_encoder.pos_embed": "embedding",
         "visual_encoder.patch_embed": "embedding",
         "text_encoder.embeddings": "embedding",
-        "text_encoder.text_norm": "text",
-        "text_encoder.fusion_norm": "fusion",
         "vision_proj": "projection",
         "text_proj": "projection",
     }
@@ -210,6 +201,8 @@ class Albef(VLModel[ImageState, TextState]):
         super().__init__()
         if any(side % config.patch for side in config.image_size):
             raise ValueError(f"image size {config.image_size} must be a multiple of the patch size {config.patch}")
+        if config.fusion_layers < 1:
+            raise ValueError(f"{config.fusion_layers} fusion layers cannot fuse; take clip to go without")
         self.image_size, self.text_len, self.vocab_size = config.image_size, config.text_len, config.vocab_size
         self.width, self.embed_dim = config.width, config.embed_dim
         self.visual_encoder = VisionTransformer(

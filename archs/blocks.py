@@ -70,8 +70,6 @@ class BertShape:
     """On attention weights and on the output of every sub-layer."""
     eps: float = 1e-12
     """Of LayerNorm."""
-    norm_first: bool = False
-    """LayerNorm at the input of a sub-layer instead of after the residual sum; False is BERT."""
 
 
 class BertEmbeddings(nn.Module):
@@ -143,16 +141,10 @@ class BertOutput(nn.Module):
         self.dense = nn.Linear(inner, shape.width)
         self.LayerNorm = nn.LayerNorm(shape.width, eps=shape.eps)
         self.dropout = nn.Dropout(shape.dropout)
-        self.norm_first = shape.norm_first
-
-    def enter(self, residual: Tensor) -> Tensor:
-        """What the sub-layer reads: the residual stream, normalised first in a pre-LN transformer."""
-        return self.LayerNorm(residual) if self.norm_first else residual
 
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
         """(B, L, inner width), (B, L, D) -> (B, L, D)."""
-        total = residual + self.dropout(self.dense(inner))
-        return total if self.norm_first else self.LayerNorm(total)
+        return self.LayerNorm(residual + self.dropout(self.dense(inner)))
 
 
 class BertAttention(nn.Module):
@@ -173,9 +165,8 @@ class BertAttention(nn.Module):
         first: int | None = None,
     ) -> Tensor:
         """(B, L, D) -> (B, ``first``, D), all L by default; attends to ``source`` if given, else to all of itself."""
-        entering = self.output.enter(hidden)
-        keys_values = self.self.keys_values(entering) if source is None else source
-        return self.output(self.self(entering[:, :first], keys_values, mask, causal=causal), hidden[:, :first])
+        queries, keys_values = hidden[:, :first], self.self.keys_values(hidden) if source is None else source
+        return self.output(self.self(queries, keys_values, mask, causal=causal), queries)
 
 
 class BertIntermediate(nn.Module):
@@ -225,7 +216,7 @@ class BertLayer(nn.Module):
         hidden = self.attention(hidden, mask, causal=causal, first=first)
         if source is not None:
             hidden = self.crossattention(hidden, source_mask, source=source)
-        return self.output(self.intermediate(self.output.enter(hidden)), hidden)
+        return self.output(self.intermediate(hidden), hidden)
 
 
 class BertTransform(nn.Module):

@@ -73,6 +73,8 @@ def test_a_wrong_field_or_number_is_refused() -> None:
         ConvStem(40, 16)
     with pytest.raises(ValueError, match="width 32 is not divisible by 3 heads"):
         build("tiny", {"heads": 3})
+    with pytest.raises(ValueError, match="0 fusion layers cannot fuse"):
+        build("tiny", {"fusion_layers": 0})
     assert BertShape() == SIZES["base"].bert
 
 
@@ -99,18 +101,16 @@ def test_fusion_is_the_same_with_and_without_prepared_keys_and_after_a_gather() 
     torch.testing.assert_close(gathered.pooled, plain.pooled[rows], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("fusion_layers", [1, 3])
-def test_the_class_token_alone_is_what_it_is_among_all_tokens(norm_first: bool, fusion_layers: int) -> None:
-    model = build("tiny", {"norm_first": norm_first, "fusion_layers": fusion_layers}).eval()
+def test_the_class_token_alone_is_what_it_is_among_all_tokens(fusion_layers: int) -> None:
+    model = build("tiny", {"fusion_layers": fusion_layers}).eval()
     batch = batch_for(model)
     image, text = model.encode_image(batch.image), model.encode_text(batch.text)
     torch.testing.assert_close(model.fuse_pooled(image, text), model.fuse(image, text).pooled, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("norm_first", [False, True])
-def test_padding_changes_nothing(norm_first: bool) -> None:
-    model = build("tiny", {"norm_first": norm_first}).eval()
+def test_padding_changes_nothing() -> None:
+    model = build("tiny", {}).eval()
     batch = batch_for(model)
     image = model.encode_image(batch.image)
     noise = torch.where(batch.text.mask, batch.text.ids, 17)
