@@ -115,6 +115,7 @@ class Answered:
         return {
             "accuracy": {"percent": self.accuracy.percent, "total": len(self.correct), "low": low, "high": high},
             "binding": self.binding,
+            "binding_kinds": sorted(self.questions.binding),
             "majority": self.majority,
             "kinds": {kind: {"percent": rate.percent, "total": rate.total} for kind, rate in self.kinds.items()},
             "correct": np.packbits(self.correct).tobytes().hex(),
