@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,9 +28,9 @@ class TrainStep:
         step = Step(subject)
         with subject.settings():
             timing = clock.measure(step.phases, limits=LIMITS, device=subject.device)
-        flags = timing.flags()
-        if not torch.isfinite(step.loss):
-            flags.append(f"loss: it ended at {float(step.loss)}, and arithmetic on such numbers may cost another time")
+        flags, loss = timing.flags(), float(step.loss.detach())
+        if not math.isfinite(loss):
+            flags.append(f"loss: it ended at {loss}, and arithmetic on such numbers may take another time")
         phases = dict(zip(PHASES, map(list, timing.phases), strict=True))
         return Samples(
             values={"step": timing.total, **phases},
