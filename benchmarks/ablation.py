@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from vlpbench.archs import registry
-from vlpbench.archs.objectives.table import MOMENTUM, OBJECTIVES
+from vlpbench.archs.objectives.table import MOMENTUM, OBJECTIVES, impossible
 from vlpbench.archs.objectives.table import spec as objective_spec
 from vlpbench.archs.registry import UnknownName, nearest
 from vlpbench.archs.types import Can, Unsupported
@@ -72,6 +72,11 @@ class Wish:
     data: str = "scenes"
     device: str = "cpu"
 
+    @property
+    def steps(self) -> int:
+        """Pre-training steps."""
+        return BUDGETS[self.size] if self.budget is None else self.budget
+
 
 def suite_of(wish: Wish) -> Suite:
     """The cells of everything that is asked for, equal ones once.
@@ -83,6 +88,9 @@ def suite_of(wish: Wish) -> Suite:
     """
     _check(wish)
     cells: dict[str, Cell] = {}
+    reasons = [_impossible(row, wish.arch) for row in rows(wish)]
+    if reasons and all(reasons):
+        raise Unsupported("; ".join(dict.fromkeys(filter(None, reasons))))
     for row in rows(wish):
         for cell in cells_of(row, wish):
             cells.setdefault(cell.id, cell)
@@ -155,7 +163,7 @@ def cells_of(row: Row, wish: Wish) -> Iterator[Cell]:
         "data": wish.data,
         "device": wish.device,
         "batch": BATCHES.get(wish.size, 64),
-        "budget": wish.budget or BUDGETS[wish.size],
+        "budget": wish.steps,
         "finetune": wish.finetune,
         **row.recipe,
     }
@@ -166,6 +174,12 @@ def cells_of(row: Row, wish: Wish) -> Iterator[Cell]:
         yield cell_of("vqa", fields | {"seed": seed})
     yield cell_of("train_step", fields)
     yield cell_of("flops", fields)
+
+
+def _impossible(row: Row, arch: str) -> str | None:
+    recipe = row.recipe
+    state = recipe.get("momentum", "off")
+    return impossible(registry.get(arch), recipe["objectives"], state, recipe.get("distilled", ()))
 
 
 def scorer_of(objectives: tuple[str, ...]) -> str | None:
@@ -200,8 +214,11 @@ def _check(wish: Wish) -> None:
         for name in given:
             if name not in known:
                 raise UnknownName(nearest(kind, name, list(known)))
-    if wish.seeds < 1:
-        raise SuiteError(f"--seeds {wish.seeds}: one seed or more, and an interval needs two")
+    for name in ("seeds", "budget", "finetune"):
+        if (number := getattr(wish, name)) is not None and number < 1:
+            raise SuiteError(f"--{name} {number}: name a number from 1 on")
+    if bad := [level for level in wish.noise if not 0 <= level <= 1]:
+        raise SuiteError(f"--noise {bad[0]}: name shares of captions from 0 to 1")
     if wish.budget is None and wish.size not in BUDGETS:
         raise SuiteError(f"size {wish.size!r} has no default budget; name one with --budget STEPS")
     if wish.parts == ("ladder",) and (reason := without_ladder(wish)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,22 +33,38 @@ _PHASES = {
 }
 
 
+Closing = Callable[[Store], tuple[list[str], dict[str, Any]]]
+"""Lines to end a run with, and what the same adds to its summary as JSON."""
+
+
 def run(options: Namespace) -> int:
     """Measures what is missing and writes the report."""
+    return run_suite(_suite(options), options)
+
+
+def run_suite(suite: Suite, options: Namespace, closing: Closing | None = None) -> int:
+    """Measures what is missing of a suite, writes the report, and says how it went.
+
+    Args:
+        suite: what is asked for.
+        options: ``out``, ``again``, ``cache`` and ``json``.
+        closing: called once all is measured.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
-    suite, store, env, plan = _prepare(options)
+    store, env, plan = _prepare(suite, options)
     say = _silent if options.json else _say
     for line in _headline(plan, store):
         say(line)
     summary = _measure(plan, store, env, options)
     page = _report(store, suite, report_folder(None, store.folder), fresh=bool(summary.done or summary.failed))
-    _finish(plan, store, summary, page, json_lines=options.json)
+    lines, extra = closing(store) if closing else ([], {})
+    _finish(plan, store, summary, page, lines, None if not options.json else extra)
     return 1 if summary.failed else 0
 
 
 def plan(options: Namespace) -> int:
     """Prints what a run would do."""
-    _, store, _, plan = _prepare(options)
+    store, _, plan = _prepare(_suite(options), options)
     if options.json:
         print(json.dumps(_plan_json(plan), indent=2))
         return 0
@@ -63,7 +80,7 @@ def plan(options: Namespace) -> int:
     return 0
 
 
-def _prepare(options: Namespace) -> tuple[Suite, Store, Env, Plan]:
+def _suite(options: Namespace) -> Suite:
     if options.device is not None:
         try:
             check_value("device", options.device)
@@ -72,9 +89,13 @@ def _prepare(options: Namespace) -> tuple[Suite, Store, Env, Plan]:
     suite = load_suite(options.suite, device=options.device)
     if options.only:
         suite = replace(suite, cells=tuple(select(suite.cells, options.only)))
+    return suite
+
+
+def _prepare(suite: Suite, options: Namespace) -> tuple[Store, Env, Plan]:
     store = Store(results_folder(options.out, suite.name))
     env = environment.capture()
-    return suite, store, env, make_plan(suite, store.history(), env, workers=environment.cores(), again=options.again)
+    return store, env, make_plan(suite, store.history(), env, workers=environment.cores(), again=options.again)
 
 
 def _headline(plan: Plan, store: Store) -> list[str]:
@@ -130,11 +151,16 @@ def _report(store: Store, suite: Suite, folder: Path, *, fresh: bool) -> Path | 
     return render(records, folder, title=suite.title, problems=store.problems())
 
 
-def _finish(plan: Plan, store: Store, summary: Summary, page: Path | None, *, json_lines: bool) -> None:
-    if json_lines:
+def _finish(
+    plan: Plan, store: Store, summary: Summary, page: Path | None, lines: list[str], extra: dict[str, Any] | None
+) -> None:
+    """Says how it went, as JSON where ``extra`` is what to add to it."""
+    if extra is not None:
         counts = {"done": summary.done, "skipped": summary.skipped, "failed": summary.failed}
-        print(json.dumps(counts | {"report": None if page is None else str(page)}), flush=True)
+        print(json.dumps(counts | {"report": None if page is None else str(page)} | extra), flush=True)
         return
+    for line in lines:
+        print(line)
     ids = {item.cell.id for item in plan.items}
     failed = [r for r in latest(store.history()) if r.cell.id in ids and r.status not in ("ok", "unsupported")]
     for record in failed:

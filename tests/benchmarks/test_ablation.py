@@ -13,6 +13,8 @@ from vlpbench.archs.registry import UnknownName
 from vlpbench.archs.types import Unsupported
 from vlpbench.benchmarks import schedule
 from vlpbench.benchmarks.ablation import Wish, rows, scorer_of, suite_of
+from vlpbench.benchmarks.cli import parser
+from vlpbench.benchmarks.cli_ablate import wish_of
 from vlpbench.benchmarks.data.sources import open_source
 from vlpbench.benchmarks.depths import depths
 from vlpbench.benchmarks.fields import SuiteError
@@ -117,6 +119,11 @@ def test_what_is_impossible_is_refused_with_the_reason():
         suite_of(Wish(arch="albef", sweeps=("alhpa",)))
     with pytest.raises(SuiteError, match="--budget"):
         suite_of(Wish(arch="albef", size="base"))
+    with pytest.raises(Unsupported, match="lm needs DECODE, which albef lacks"):
+        suite_of(Wish(arch="albef", objectives=("lm",)))
+    for bad in ({"seeds": 0}, {"budget": 0}, {"noise": (0.0, 1.5)}):
+        with pytest.raises(SuiteError, match=f"--{next(iter(bad))}"):
+            suite_of(Wish(arch="albef", **bad))
     with pytest.raises(SuiteError, match="name a --sweep"):
         suite_of(Wish(arch="albef", parts=("sweep",)))
 
@@ -224,3 +231,31 @@ def test_fine_tuning_without_a_teacher_is_plain_cross_entropy_from_the_same_star
     for a, b in zip(plain.student.parameters(), taught.student.parameters(), strict=True):
         assert torch.equal(a, b)
     assert schedule.finetuning(plain.subject.cell) == schedule.finetuning(taught.subject.cell)
+
+
+def wish(*argv: str) -> Wish:
+    return wish_of(parser().parse_args(["ablate", "--device", "cpu", *argv]))
+
+
+def test_the_command_line_says_what_is_asked_for():
+    assert wish("--arch", "vilt") == Wish(arch="vilt")
+    found = wish(
+        *("--arch", "albef", "--objectives", "itc, mlm", "--momentum", "off,queue", "--noise", "0,0.5"),
+        *("--only", "ladder,sweep", "--seeds", "2", "--size", "tiny", "--budget", "20", "--finetune", "5"),
+    )
+    assert found == Wish(
+        arch="albef",
+        objectives=("itc", "mlm"),
+        momentum=("off", "queue"),
+        sweeps=("noise",),
+        noise=(0.0, 0.5),
+        parts=("ladder", "sweep"),
+        seeds=2,
+        size="tiny",
+        budget=20,
+        finetune=5,
+    )
+    with pytest.raises(SuiteError, match="--noise 'much'"):
+        wish("--arch", "albef", "--noise", "much")
+    with pytest.raises(SuiteError, match="--data: unknown data source 'scene'"):
+        wish("--arch", "albef", "--data", "scene")
