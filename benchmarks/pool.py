@@ -10,8 +10,9 @@ import os
 import signal
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -20,12 +21,10 @@ from vlpbench.benchmarks.worker import Job, Outcome
 from vlpbench.results.record import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkServerProcess
 
-PRELOAD = ("torch", "torchvision", "timm", "open_clip", "fvcore.nn", worker.__name__)
-"""What takes seconds to import; a name that is missing or fails is left to the child that needs it."""
 PATIENCE = 5.0
 """Seconds that a process gets to end after its result came."""
 TAIL = 2000
@@ -47,25 +46,20 @@ class Running:
 class Pool:
     """Starts processes and collects how they end. Leaving it ends those that still run."""
 
-    def __init__(self, preload: Sequence[str] = ()) -> None:
+    def __init__(self, preload: Sequence[str]) -> None:
+        """Only the first pool of a program decides what is loaded: the server stays."""
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([*PRELOAD, *preload])
+        self._context.set_forkserver_preload([worker.__name__, *preload])
         self.running: list[Running] = []
         self._logs = tempfile.TemporaryDirectory(prefix="vlpbench-")
         self._count = 0
 
     def __enter__(self) -> Self:
         """Returns when the server has loaded everything, so that no cell's time limit pays for it."""
-        before = os.environ.get("PYTHONWARNINGS")
-        os.environ["PYTHONWARNINGS"] = "ignore"  # libraries complain of one another as they load
-        try:
-            first = self._context.Process(target=_nothing)
-            first.start()
-        finally:
-            if before is None:
-                del os.environ["PYTHONWARNINGS"]
-            else:
-                os.environ["PYTHONWARNINGS"] = before
+        with _quiet():
+            forkserver.ensure_running()
+        first = self._context.Process(target=_nothing)
+        first.start()
         first.join()
         return self
 
@@ -82,11 +76,12 @@ class Pool:
         job = replace(job, log=str(Path(self._logs.name) / f"{self._count}.log"))
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=worker.main, args=(theirs, job), daemon=True)
-        process.start()
+        with _uninterrupted():
+            process.start()
+            now = time.monotonic()
+            running = Running(job=job, process=process, connection=ours, started=now, deadline=now + limit, limit=limit)
+            self.running.append(running)
         theirs.close()
-        now = time.monotonic()
-        running = Running(job=job, process=process, connection=ours, started=now, deadline=now + limit, limit=limit)
-        self.running.append(running)
         return running
 
     def wait(self) -> list[tuple[Running, Outcome]]:
@@ -142,6 +137,32 @@ def _died(running: Running) -> Outcome:
             )
         return Outcome(status=Status.ERROR, reason=f"ended by {name}\n{said}".strip())
     return Outcome(status=Status.ERROR, reason=f"ended with exit code {code} and without a result\n{said}".strip())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What is started in here, and its children, leave Ctrl-C to this process, and keep to themselves what libraries
+    complain of one another as they load."""
+    before = os.environ.get("PYTHONWARNINGS")
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        os.environ.pop("PYTHONWARNINGS")
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the end of the body: between its start and its entry in the list, a process would be lost."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _nothing() -> None:

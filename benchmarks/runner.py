@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from vlpbench.results.store import Store
 
 
+PRELOAD = ("torch", "torchvision", "timm", "open_clip", "fvcore.nn")
+"""What takes seconds to import; a name that is missing or fails is left to the child that needs it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Summary:
     """What came of a run."""
@@ -72,7 +76,7 @@ class Runner:
                     self._append(item.cell, Outcome(status=Status.UNSUPPORTED, reason=item.reason), _now())
             if todo:
                 self._make_cache()
-                with Pool(_modules(todo)) as pool:
+                with Pool(modules(todo)) as pool:
                     self._side_by_side(pool, self.plan.todo("count"), self.plan.width("count"))
                     self._side_by_side(pool, self.plan.todo("memory"), 1)
                     self._interleaved(pool, self.plan.todo("cost"))
@@ -145,7 +149,7 @@ class Runner:
     def _start(self, pool: Pool, cell: Cell, number: int | None = None) -> None:
         spec = measures.spec(cell.measure)
         threads = 1 if spec.kind in ("count", "accuracy") else None
-        job = Job(cell=cell, measure=spec, threads=threads, cache=str(self.cache))
+        job = Job(cell=cell, measure=spec, subject=SUBJECT, threads=threads, cache=str(self.cache))
         pool.start(job, self.plan.suite.timeout)
         self.progress.began(cell, number)
 
@@ -203,7 +207,7 @@ class Runner:
         self.progress.ended(record)
 
 
-def _modules(cells: Sequence[Cell]) -> list[str]:
+def modules(cells: Sequence[Cell]) -> list[str]:
     """Everything that the cells' processes import, to be loaded once for all of them."""
     targets = {measures.spec(cell.measure).target for cell in cells} | {
         registry.get(cell.arch).target for cell in cells

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "VLPBENCH_CACHE"
 """Environment variable by which a measure learns the folder of shared pre-trainings."""
-SUBJECT = "vlpbench.benchmarks.subject"
+SUBJECT = "vlpbench.benchmarks.subject:Subject"
 TAIL = 12
 """Lines of a traceback that a record keeps."""
 NO_MEMORY = ("DefaultCPUAllocator", "Cannot allocate memory", "CUDA out of memory")
@@ -38,6 +38,8 @@ class Job:
 
     cell: Cell
     measure: MeasureSpec
+    subject: str = SUBJECT
+    """``module:class`` that builds what is measured."""
     threads: int | None = None
     """Threads of torch; None leaves its choice."""
     cache: str = ""
@@ -112,11 +114,13 @@ def classify(error: BaseException) -> tuple[Status, str]:
 
 
 def _measure(job: Job) -> Samples:
-    from vlpbench.benchmarks.subject import Subject
+    measure, subject = _load(job.measure.target)(), _load(job.subject)
+    return measure.run(subject.build(job.cell, meta=job.measure.kind == "count"), job.cell)
 
-    module, _, attribute = job.measure.target.partition(":")
-    measure = getattr(importlib.import_module(module), attribute)()
-    return measure.run(Subject.build(job.cell, meta=job.measure.kind == "count"), job.cell)
+
+def _load(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _threads(job: Job) -> int:

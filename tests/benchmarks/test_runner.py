@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from vlpbench.benchmarks import runner
 from vlpbench.benchmarks.env import code_hash
 from vlpbench.benchmarks.measures.base import MEASURES
 from vlpbench.benchmarks.plan import make_plan
@@ -12,7 +13,6 @@ from vlpbench.benchmarks.pool import Pool
 from vlpbench.benchmarks.progress import Progress
 from vlpbench.benchmarks.runner import Runner, Summary
 from vlpbench.benchmarks.suite import Suite
-from vlpbench.benchmarks.worker import SUBJECT
 from vlpbench.results.record import Cell, Env, Series, Status
 from vlpbench.results.store import Round, Store
 
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def server():
     """The server of processes, started once; pytest itself is loaded because every child imports the main script."""
-    with Pool([SUBJECT, "pytest", "vlpbench.archs.clip"]):
+    with Pool(["torch", "pytest"]):
         yield
 
 
@@ -62,6 +62,7 @@ def lab(tmp_path, monkeypatch, server):
 
     for name, spec in fake_measures.SPECS.items():
         monkeypatch.setitem(MEASURES, name, spec)
+    monkeypatch.setattr(runner, "SUBJECT", "fake_measures:Subject")
     return Lab(tmp_path)
 
 
