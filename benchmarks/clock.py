@@ -211,8 +211,8 @@ def wall(phases: Sequence[Phase], calls: int) -> list[list[float]]:
             position += 1
             stamps[position] = now()
         position += 1
-    rows = [stamps[start : start + width] for start in range(0, len(stamps), width)]
-    return [[(row[phase + 1] - row[phase]) / 1e9 for row in rows] for phase in range(len(phases))]
+    marks = [stamps[mark::width] for mark in range(width)]
+    return [[(end - begin) / 1e9 for begin, end in zip(*pair, strict=True)] for pair in pairwise(marks)]
 
 
 def on_device(phases: Sequence[Phase], calls: int) -> list[list[float]]:
