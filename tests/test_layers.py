@@ -50,9 +50,7 @@ class Import:
 
 
 def sources(package: str) -> list[Path]:
-    return sorted(
-        path for path in (ROOT / package).rglob("*.py") if "data" not in path.parts or package == "benchmarks"
-    )
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 def imports(path: Path) -> Iterator[Import]:
