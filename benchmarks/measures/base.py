@@ -67,7 +67,7 @@ MEASURES: dict[str, MeasureSpec] = {
     spec.name: spec
     for spec in (
         _m("params", "Params", "count", "params_stored params_trainable params_touched"),
-        _m("flops", "Flops", "count", "flops_forward flops_forward_backward"),
+        _m("flops", "Flops", "count", "flops_forward flops_forward_backward", trains=True),
         _m("latency", "Latency", "cost", "latency first_call"),
         _m("throughput", "Throughput", "cost", "throughput"),
         _m(

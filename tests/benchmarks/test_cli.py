@@ -340,9 +340,11 @@ def test_check_lists_what_is_wrong(capsys):
         [[matrix]]
         arch = "clip"
         measure = ["latency", "throughput", "flops", "params"]
+        objectives = "itc"
     """)
     store = Store(Path("results"))
-    cells = {m: Cell(arch="clip", size="tiny", measure=m) for m in ("latency", "throughput", "flops")}
+    cells = {m: Cell(arch="clip", size="tiny", measure=m) for m in ("latency", "throughput")}
+    cells["flops"] = Cell(arch="clip", size="tiny", measure="flops", objectives=("itc",))
     # measured on another device than this machine would choose: the same cell for completeness
     on_gpu = cells["latency"].model_copy(update={"device": "cuda"})
     store.append(record(on_gpu, detail={"rounds": [1, 1]}, flags=("drifts",)))

@@ -56,7 +56,7 @@ def test_what_can_be_has_no_reason():
     for cell in (
         Cell(arch="clip+late", measure="vqa", objectives=("itc",), **TASK),
         Cell(arch="albef", measure="retrieval", objectives=("itc", "itm"), scorer="rerank", k=8, **TASK),
-        Cell(arch="clip", measure="flops", device="cuda"),
+        Cell(arch="clip", measure="params", device="cuda"),
         Cell(arch="vilt", measure="latency", objectives=("itc",)),
     ):
         assert unsupported(cell, ENV) is None
@@ -94,7 +94,7 @@ def test_an_earlier_record_of_the_cell_or_of_its_like_makes_the_estimate(monkeyp
 
 def test_side_by_side_takes_the_longest_cell_or_the_shared_work(monkeypatch):
     seconds = {"a": 9.0, "b": 1.0, "c": 2.0}
-    cells = [Cell(arch="clip", size="tiny", measure="flops", changes=((name, 1),)) for name in seconds]
+    cells = [Cell(arch="clip", size="tiny", measure="params", changes=((name, 1),)) for name in seconds]
     history = [record(cell, seconds=s) for cell, s in zip(cells, seconds.values(), strict=True)]
     assert make_plan(suite(*cells), history, ENV, workers=2, again=True).seconds == 9.0
     assert make_plan(suite(*cells), history, ENV, workers=1, again=True).seconds == 12.0

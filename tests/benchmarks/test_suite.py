@@ -87,16 +87,16 @@ def test_equal_cells_are_merged_and_training_fields_dropped_where_nothing_trains
         [[matrix]]
         arch = "albef"
         momentum = ["off", "queue", "distill"]
-        measure = ["flops", "train_step"]
+        measure = ["latency", "train_step"]
 
         [[matrix]]
         arch = "albef"
-        measure = "flops"
+        measure = "latency"
     """)
     found = [(c.measure, c.momentum, c.objectives) for c in suite.cells]
     paper = ("itc", "itm", "mlm")
     assert found == [
-        ("flops", "off", ()),
+        ("latency", "off", ()),
         *[("train_step", momentum, paper) for momentum in ("off", "queue", "distill")],
     ]
 
