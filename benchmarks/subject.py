@@ -141,7 +141,8 @@ class Subject:
         if self.device.type == "meta":
             row = torch.empty(len(batch.image), dtype=torch.long, device="meta")
             masked = _expected_masks(batch.text, learner.recipe.mlm_probability) if masks else None
-            return Draws(masked=masked, negatives=Negatives(image=row, text=row))
+            replaced = row.bool() if learner.recipe.negatives == "replace" else None
+            return Draws(masked=masked, negatives=Negatives(image=row, text=row, replaced=replaced))
         if not masks:
             return Draws()
         on_cpu = Text(ids=batch.text.ids.cpu(), mask=batch.text.mask.cpu())

@@ -185,6 +185,17 @@ def test_momentum_costs_a_second_forward() -> None:
     assert 4 * queue["momentum"] == pytest.approx(teacher + wider, rel=0.05)
 
 
+def test_negatives_that_replace_pairs_are_not_counted_as_added_pairs() -> None:
+    fields = {"arch": "vilt", "size": "tiny", "batch": 4, "objectives": ("itm",)}
+    forward = measured(arch="vilt", size="tiny", batch=4).values["flops_forward"][0]
+    head = 2 * 32 * 2  # width x two classes
+    added = measured(negatives="uniform", **fields).detail["training"]["forward"]
+    replaced = measured(negatives="replace", **fields).detail["training"]["forward"]
+    assert replaced == forward + head
+    fusion = measured(arch="vilt", size="tiny", batch=4).detail["by_component"]["fusion"]
+    assert added == pytest.approx(forward + 2 * fusion + 3 * head, rel=1e-3)
+
+
 def test_work_grows_with_the_image_and_the_text_as_declared() -> None:
     small = measured(arch="clip", size="b32", image=(64, 64), text_len=16).detail["by_component"]
     assert small["image"] == 2 * 4 * 3072 * 768 + _transformer(12, 5, 768)
