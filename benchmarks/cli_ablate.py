@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from vlpbench.benchmarks import env as environment
@@ -65,10 +66,12 @@ def _closing(store: Store, wish: Wish) -> tuple[list[str], dict[str, Any]]:
     """The tables of this architecture, size and data."""
     from vlpbench.reports import ablation_words as words
     from vlpbench.reports.ablation import studies
+    from vlpbench.reports.ablation_text import as_json, text
 
     wanted = {"arch": wish.arch, "size": wish.size, "data": wish.data, "budget": wish.steps}
     found = [s for s in studies(store.records()) if all(s.setting.get(key) == value for key, value in wanted.items())]
     notes = {"factorial": words.EFFECTS, "sweep": words.GAINS}
     used = [notes[kind] for kind in notes if any(study.kind == kind and study.effects for study in found)]
-    lines = [f"{words.text(study)}\n" for study in found]
-    return [*lines, *([words.METHOD, *used, ""] if found else [])], {"ablation": [words.as_json(s) for s in found]}
+    lines = [f"{text(study)}\n" for study in found]
+    lines += [f"{textwrap.fill(note, 120)}\n" for note in ([words.METHOD, words.CHANGES, *used] if found else [])]
+    return lines, {"ablation": [as_json(study) for study in found]}

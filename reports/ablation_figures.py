@@ -32,7 +32,7 @@ def _bars(study: Study, name: str, key: str) -> Figure:
         state = line.fields.get("momentum", "off")
         bars.append(Bar(name=line.name, arch=study.arch, momentum=state, estimate=entry.value, word=word))
         rows.append((Item(text=line.name, kind="head", family=study.arch), _item(entry.value), _item(entry.change)))
-    drawing, (axes,) = canvas(plots.height(len(bars)), left=[bar.name for bar in bars])
+    drawing, (axes,) = canvas(plots.height(len(bars)), left=[f"{bar.name}  " for bar in bars])
     plots.bar_rows(axes, bars, 1.0)
     plots.horizontal(axes, [bar.name for bar in bars])
     brackets = (

@@ -1,15 +1,16 @@
-"""An ablation as tables of a report, as text on a terminal, and as JSON."""
+"""An ablation as tables and sentences of a report."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from vlpbench.reports.ablation import Study
-from vlpbench.reports.ablation_rows import COSTS, Entry, Line
+from vlpbench.reports.ablation_rows import COSTS, Entry
 from vlpbench.reports.names import arch_title
 from vlpbench.reports.stats import Estimate, apart
 from vlpbench.reports.summary import Finding, listed
@@ -31,21 +32,25 @@ UNITS = dict.fromkeys(SHOWN, "%") | {"step": "s", "flops": "FLOP"}
 _FINDINGS = {"recall": "mean recall over both directions", "vqa": "VQA accuracy"}
 PUBLISHED = ("tr", "ir", "vqa")
 METHOD = (
+    "TR and IR: mean of R@1, R@5, R@10, scored as the row says. Intervals (95 %) are Student's t over seeds: with so "
+    "few a bootstrap could not leave the range of what was seen. They are not corrected for the number of rows."
+)
+CHANGES = (
     "Differences are against the row before, seed by seed: rows share training set, order of batches and initial "
-    "weights at each seed. Intervals (95 %) are Student's t over seeds; with so few a bootstrap could not leave the "
-    "range of the differences seen. They are not corrected for the number of rows. Step: ratio of medians, bootstrap "
-    "over paired rounds. TR and IR: mean of R@1, R@5, R@10, scored as the row says."
+    "weights at each seed. Costs: ratio to the row before, of a step's time with a bootstrap over paired rounds."
 )
 EFFECTS = (
     "In points. A main effect is what an objective adds, averaged over all sets of others in which it can be seen; an "
     "interaction is how much more it adds beside the other. Sets that would need the empty set, or retrieval from "
-    "masked words alone, are left out; n/a: none is left. Matching draws uniform negatives throughout. Intervals "
-    "(95 %) are Student's t over seeds."
+    "masked words alone, are left out; n/a: none is left. Matching draws uniform negatives throughout."
 )
 GAINS = (
     "In points, distillation against the same training without it (queue: momentum model and queue, hard targets; off: "
-    "neither), paired by seed; intervals (95 %) are Student's t over seeds."
+    "neither), paired by seed."
 )
+BOLD = "Bold: an interval that excludes no difference."
+DIFFERENCE, RATIO = "difference", "ratio"
+"""Titles of the columns that hold the change to the row before."""
 SUITE = "ablation"
 """Name of the suite whose cells the command `vlpbench ablate` makes."""
 _SOURCE = Path(__file__).with_name("ablation.toml")
@@ -109,25 +114,28 @@ def tables(study: Study, name: str) -> list[Table]:
 
 
 def _rows(study: Study, name: str) -> Table:
-    scales, keys, paper = _scales(study), _keys(study), _paper(study)
+    scales, keys, paper = _scales(study), _keys(study), paper_of(study)
     changing = any(line.entries[key].change for line in study.lines for key in keys)
     heads = [Head(title="Row"), Head(title="Scored by")]
     for key in keys:
         unit = scales[key].name
-        heads.append(Head(title=TITLES[key], note=unit, unit=UNITS[key], numeric=True, group=TITLES[key]))
+        group = TITLES[key] if changing else ""
+        heads.append(Head(title=TITLES[key], note=unit, unit=UNITS[key], numeric=True, group=group))
         if changing:
-            what = "ratio" if key in COSTS else "difference"
-            heads.append(Head(title=what, full=f"{TITLES[key]} {what}", numeric=True, group=TITLES[key]))
+            heads.append(Head(title=RATIO if key in COSTS else DIFFERENCE, numeric=True, group=group))
     if paper:
         group = f"{paper['title']}, from {paper['confidence']}"
-        heads += [Head(title=TITLES[key], note="%", unit="%", numeric=True, group=group) for key in PUBLISHED]
+        heads += [
+            Head(title=f"paper {key.upper()}", note="%", unit="%", numeric=True, group=group) for key in PUBLISHED
+        ]
     rows = []
     for place, line in enumerate(study.lines):
         items = [Item(text=line.name, kind="head", family=study.arch), Item(text=line.protocol)]
         for key in keys:
-            items += [_value(line.entries[key], scales[key]), *([_change(key, line.entries[key])] if changing else [])]
+            entry = line.entries[key]
+            items += [_value(entry, scales[key]), *([_change(key, entry)] if changing else [])]
         rows.append((*items, *_beside(study, paper, place)))
-    caption = f"{setting_words(study)}. {METHOD} Bold: an interval that excludes no difference."
+    caption = f"{METHOD} {f'{CHANGES} {BOLD}' if changing else ''}".strip()
     if paper:
         caption += f" {paper['title']}: {paper['setting']}. Known from {paper['confidence']}. {paper['note']}"
     return Table(name=name, title=study.title, caption=caption, heads=tuple(heads), rows=tuple(rows))
@@ -169,7 +177,7 @@ def _number(value: float, unit: Scale) -> str:
 def _change(key: str, entry: Entry) -> Item:
     if entry.change is None:
         return Item(text=entry.word if entry.value is not None else "", kind="absent")
-    return _difference(entry.change, ratio=key in COSTS)
+    return replace(_difference(entry.change, ratio=key in COSTS), record=entry.records[0].id)
 
 
 def _difference(change: Estimate, *, ratio: bool = False) -> Item:
@@ -181,10 +189,11 @@ def _difference(change: Estimate, *, ratio: bool = False) -> Item:
 
 def signed(value: float) -> str:
     """``+1.2``, ``−0.3``."""
-    return f"{value:+.1f}".replace("-", "−")
+    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")  # adding zero turns −0.0 into +0.0
 
 
-def _paper(study: Study) -> Mapping[str, Any] | None:
+def paper_of(study: Study) -> Mapping[str, Any] | None:
+    """The paper's ladder that belongs beside a table."""
     return published().get(study.arch) if study.kind == "ladder" else None
 
 
@@ -219,79 +228,7 @@ def _effects(study: Study, name: str) -> Table:
     return Table(
         name=name,
         title="Gain of distillation by caption noise" if gains else f"{study.title}: effects",
-        caption=f"{setting_words(study)}. {GAINS if gains else EFFECTS} Bold: an interval that excludes no difference.",
+        caption=f"{GAINS if gains else EFFECTS} {BOLD}",
         heads=tuple(heads),
         rows=tuple(rows),
     )
-
-
-def text(study: Study) -> str:
-    """For a terminal: a line for each row, and below it the differences to the row before with their intervals."""
-    found = [f"{study.title}: {setting_words(study)}"]
-    for table in tables(study, study.kind):
-        found.append(_grid(table))
-    reasons = dict.fromkeys(
-        f"{line.name}: {entry.word}" for line in study.lines for entry in line.entries.values() if ":" in entry.word
-    )
-    if paper := _paper(study):
-        found.append(f"{paper['title']}: {paper['setting']}; from {paper['confidence']}")
-    return "\n".join([*found, *reasons])
-
-
-def _grid(table: Table) -> str:
-    """A value and its difference share a column, one below the other."""
-    columns: list[tuple[Head, list[list[str]]]] = []
-    for place, head in enumerate(table.heads):
-        cells = [[row[place].text, row[place].note] for row in table.rows]
-        if head.full:
-            _, above = columns[-1]
-            for old, (shown, ends) in zip(above, cells, strict=True):
-                old[1:] = [shown, ends]
-        else:
-            columns.append((head, cells))
-    return "\n".join(_lines(columns, len(table.rows)))
-
-
-def _lines(columns: Sequence[tuple[Head, list[list[str]]]], rows: int) -> Iterator[str]:
-    tops = [[head.title, head.note] for head, _ in columns]
-    wide = [
-        max(map(len, [*top, *(part for cell in cells for part in cell)]))
-        for top, (_, cells) in zip(tops, columns, strict=True)
-    ]
-    for stack in (tops, *([cells[row] for _, cells in columns] for row in range(rows))):
-        for level in range(max(map(len, stack))):
-            parts = [cell[level] if level < len(cell) else "" for cell in stack]
-            if any(parts):
-                pairs = zip(parts, wide, columns, strict=True)
-                yield "  ".join(f"{p:>{w}}" if head.numeric else f"{p:<{w}}" for p, w, (head, _) in pairs).rstrip()
-
-
-def as_json(study: Study) -> dict[str, Any]:
-    """For machines: stored units, differences in points, ratios of costs."""
-    return {
-        "kind": study.kind,
-        "title": study.title,
-        "setting": {key: value for key, value in study.setting.items() if value is not None},
-        "environment": study.env,
-        "seeds": study.seeds,
-        "rows": [_line_json(line) for line in study.lines],
-        "effects": [
-            {"name": effect.name, "noise": effect.at, "values": {k: _json(v) for k, v in effect.values.items()}}
-            for effect in study.effects
-        ],
-    }
-
-
-def _line_json(line: Line) -> dict[str, Any]:
-    entries = {
-        key: {"value": _json(entry.value), "change": _json(entry.change), "word": entry.word}
-        for key, entry in line.entries.items()
-    }
-    return {"name": line.name, "scored_by": line.protocol, **entries}
-
-
-def _json(estimate: Estimate | None) -> dict[str, Any] | None:
-    if estimate is None:
-        return None
-    ends = list(estimate.interval) if estimate.interval else None
-    return {"value": estimate.value, "ci": ends, "n": estimate.n, "method": estimate.method}

@@ -8,7 +8,8 @@ import re
 import pytest
 from vlpbench.reports.ablation import studies
 from vlpbench.reports.ablation_rows import effect, over_seeds, paired
-from vlpbench.reports.ablation_words import as_json, published, tables, text
+from vlpbench.reports.ablation_text import as_json, text
+from vlpbench.reports.ablation_words import published, tables
 from vlpbench.reports.render import render
 from vlpbench.results.ablation import LADDER, cell_of
 from vlpbench.results.record import Env, Status
@@ -262,7 +263,7 @@ def test_what_failed_or_is_impossible_says_so(ladder, make_record):
     assert study.lines[4].entries["vqa"].change is None
     assert "+ MoD on ITC: error: Diverged: loss is nan" in text(study)
     (table,) = tables(study, "a")
-    column = [head.title for head in table.heads].index("VQA")
+    column = [(head.title, head.group) for head in table.heads].index(("VQA", "VQA"))
     assert (table.rows[3][column].text, table.rows[3][column].kind) == ("error", "failed")
 
 
@@ -294,6 +295,7 @@ def test_the_report_has_a_section_with_tables_figures_and_commands(ladder, noisy
     page = render(records, tmp_path, title="Ablation").read_text(encoding="utf-8")
     assert '<section id="ablation">' in page
     assert "Known from memory" in page
+    assert "Student&#39;s t over seeds" in page
     names = {path.stem for path in (tmp_path / "figures").glob("ablation-*.svg")}
     bars = {f"ablation-{n}-{key}" for n in (1, 2, 3) for key in ("recall", "vqa")}
     assert names == bars | {"ablation-3-gain"}
