@@ -27,6 +27,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # fvcore scripts functions when imported, which torch deprecates
+    from fvcore.nn import FlopCountAnalysis
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -120,8 +124,6 @@ def cross_check(call: Callable[..., object], *inputs: Tensor, module: nn.Module 
     """
     with warnings.catch_warnings(), mock.patch.object(nn.Conv2d, "forward", _conv2d_as_product), _silent("fvcore"):
         warnings.simplefilter("ignore")  # tracing is deprecated in torch; fvcore knows no other way
-        from fvcore.nn import FlopCountAnalysis
-
         analysis = FlopCountAnalysis(_Callable(call, module), inputs)
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
         found = {name: 2 * int(macs) for name, macs in analysis.by_operator().items()}

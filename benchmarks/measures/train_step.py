@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vlpbench.benchmarks.subject import Subject
     from vlpbench.results.record import Cell
 
-LIMITS = clock.Limits(seconds=3.0, most=50, warm_most=50)
+LIMITS = clock.Limits(seconds=3.0, least=2, most=50, warm_most=50)
 LEARNING_RATE = 1e-4
 PHASES = ("step_forward", "step_backward", "step_optimizer", "step_momentum")
 

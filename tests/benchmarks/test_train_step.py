@@ -124,3 +124,17 @@ def test_mixed_precision_keeps_weights_in_fp32(dtype: str) -> None:
     assert {p.dtype for p in step.learner.parameters()} == {torch.float32}
     assert torch.isfinite(step.loss)
     assert any(not torch.equal(p, old) for p, old in zip(step.learner.parameters(), before, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_no_phase_waits_for_the_device() -> None:
+    step = Step(subject(momentum="distill", device="cuda"))
+    for phase in step.phases:
+        phase()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for phase in step.phases:
+            phase()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
