@@ -160,7 +160,7 @@ def _value(entry: Entry, unit: Scale) -> Item:
     value = entry.value
     return Item(
         text=_number(value.value, unit),
-        note=f"{_number(value.interval[0], unit)}–{_number(value.interval[1], unit)}" if value.interval else "",
+        note=" to ".join(_number(end, unit) for end in value.interval or ()),
         value=value.value,
         low=value.low,
         high=value.high,
@@ -171,7 +171,7 @@ def _value(entry: Entry, unit: Scale) -> Item:
 
 def _number(value: float, unit: Scale) -> str:
     """Accuracies with one decimal, costs with three digits."""
-    return f"{value:.1f}" if unit.name == "%" else unit.show(value)
+    return (f"{value:.1f}" if unit.name == "%" else unit.show(value)).replace("-", "−")
 
 
 def _change(key: str, entry: Entry) -> Item:

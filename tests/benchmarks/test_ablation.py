@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -259,3 +260,20 @@ def test_the_command_line_says_what_is_asked_for():
         wish("--arch", "albef", "--noise", "much")
     with pytest.raises(SuiteError, match="--data: unknown data source 'scene'"):
         wish("--arch", "albef", "--data", "scene")
+
+
+@pytest.mark.slow
+def test_an_ablation_runs_ends_with_its_tables_and_is_not_run_twice(tmp_path):
+    command = [sys.executable, "-m", "vlpbench.benchmarks.cli", "ablate", "--arch", "vilt", "--size", "tiny"]
+    command += ["--budget", "2", "--finetune", "2", "--seeds", "1", "--device", "cpu", "--out", str(tmp_path)]
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Factorial of the objectives: ViLT tiny, scenes, 2 steps" in first.stdout
+    assert "no ladder: the ladder is over itc, itm, mlm" in first.stderr
+    # Three rows: retrieval by the two that match, questions, steps and FLOPs by all.
+    assert "11 done, 0 skipped, 0 failed" in first.stdout
+    assert (tmp_path / "report" / "index.html").is_file()
+    again = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    summary = json.loads(again.stdout.splitlines()[-1])
+    assert (summary["done"], summary["skipped"], summary["failed"]) == (0, 11, 0)
+    (study,) = summary["ablation"]
+    assert [row["scored_by"] for row in study["rows"]] == ["match", "none", "match"]
