@@ -34,13 +34,15 @@ SCORERS = {"embed": Can.EMBED, "match": Can.FUSE, "rerank": Can.EMBED | Can.FUSE
 MATCHING = "itm"
 """The objective that trains a score of fused pairs."""
 
-SECONDS = {"params": 1.0, "flops": 3.0, "latency": 8.0, "throughput": 12.0, "train_step": 40.0, "memory": 25.0}
+SECONDS = {"params": 1.0, "flops": 3.0, "latency": 3.0, "throughput": 3.5, "train_step": 14.0, "memory": 12.0}
 """A guess for one visit at size ``base`` on two cores, where no earlier record says better."""
+BATCHES = {"train_step": 2, "memory": 2}
+"""The batch of that guess, where it is not 1; a full-size model takes so many times longer with a larger one."""
 SIZES = {"tiny": 0.15, "small": 0.2, "medium": 0.5, "l14": 4.0, "large": 4.0}
 """That guess times this for other sizes."""
-STEP = {"tiny": 0.02, "small": 0.11, "medium": 1.0}
+STEP = {"tiny": 0.02, "small": 0.07, "medium": 1.0}
 """A guess for one training step on one core, seconds; 5 for every other size."""
-EVALUATION = {"tiny": 3.0, "small": 20.0}
+EVALUATION = {"tiny": 2.0, "small": 10.0}
 """A guess for set-up, data and evaluation of an accuracy cell, seconds; 120 for every other size."""
 ON_GPU = 0.2
 """Both guesses times this on a GPU."""
@@ -200,6 +202,8 @@ class _Estimates:
             trained.add(key)
             return self.own.get(cell.id) or _accuracy_guess(cell, pretrain=first)
         guess = SECONDS.get(cell.measure, 10.0) * SIZES.get(cell.size, 1.0)
+        if kind != "count" and cell.size not in SIZES:
+            guess *= max(1.0, cell.batch / BATCHES.get(cell.measure, 1))
         guess *= self.rounds if kind == "cost" else 1
         guess *= ON_GPU if cell.device != "cpu" and kind != "count" else 1.0
         return self.own.get(cell.id) or self.like.get(_like(cell)) or guess
