@@ -95,7 +95,8 @@ def _suite(options: Namespace) -> Suite:
 def _prepare(suite: Suite, options: Namespace) -> tuple[Store, Env, Plan]:
     store = Store(results_folder(options.out, suite.name))
     env = environment.capture()
-    return store, env, make_plan(suite, store.history(), env, workers=environment.cores(), again=options.again)
+    history, code = store.history(), environment.code_hash()
+    return store, env, make_plan(suite, history, env, workers=environment.cores(), again=options.again, code=code)
 
 
 def _headline(plan: Plan, store: Store) -> list[str]:

@@ -83,26 +83,8 @@ def _is_image(value: tuple[Any, ...]) -> bool:
     return len(value) == 2 and all(isinstance(item, int) for item in value)
 
 
-_TELLING = (
-    "distilled",
-    "negatives",
-    "queue_size",
-    "momentum_rate",
-    "alpha",
-    "scorer",
-    "k",
-    "batch",
-    "image",
-    "text_len",
-    "dtype",
-    "device",
-    "compile",
-    "noise",
-    "budget",
-    "finetune_momentum",
-    "seed",
-    "changes",
-)
+_SAID = ("arch", "size", "measure", "objectives", "momentum")
+"""Fields that a label says in words of its own."""
 
 
 def label(cell: Cell) -> str:
@@ -111,12 +93,10 @@ def label(cell: Cell) -> str:
     known = registry.specs().get(cell.arch.removesuffix(registry.LATE))
     if cell.objectives and (known is None or cell.objectives != known.objectives):
         parts.append("+".join(cell.objectives))
-    parts += [f"{key} {shown(getattr(cell, key))}" for key in _TELLING if getattr(cell, key) != _default(key)]
+    for key, field in Cell.model_fields.items():
+        if key not in _SAID and getattr(cell, key) != field.default:
+            parts.append(f"{key} {shown(getattr(cell, key))}")
     return " ".join(parts)
-
-
-def _default(key: str) -> Any:
-    return Cell.model_fields[key].default
 
 
 def check_value(key: str, value: Any) -> None:

@@ -108,7 +108,9 @@ class Plan:
         return max(*each, sum(each) / self.width(kind)) if each else 0.0
 
 
-def make_plan(suite: Suite, history: Iterable[Record], env: Env, *, workers: int, again: bool = False) -> Plan:
+def make_plan(
+    suite: Suite, history: Iterable[Record], env: Env, *, workers: int, again: bool = False, code: str | None = None
+) -> Plan:
     """Decides about every cell of a suite.
 
     Args:
@@ -117,6 +119,7 @@ def make_plan(suite: Suite, history: Iterable[Record], env: Env, *, workers: int
         env: where it would run; a cell counts as done only where it was done.
         workers: cells that run side by side where that is allowed.
         again: whether to measure what is done already once more.
+        code: hash of the code; what other code could not do is tried again. None takes every record as of this code.
     """
     records = latest(history)
     here = {record.cell.id: record for record in records if record.env.id == env.id}
@@ -126,13 +129,20 @@ def make_plan(suite: Suite, history: Iterable[Record], env: Env, *, workers: int
     for cell in suite.cells:
         known = here.get(cell.id)
         reason = unsupported(cell, env)
-        if known is not None and known.status in FINAL and not again:
+        if known is not None and not again and _settled(known, code):
             items.append(Planned(cell=cell, action=Action.DONE, reason=known.status.value))
         elif reason is not None:
             items.append(Planned(cell=cell, action=Action.UNSUPPORTED, reason=reason))
         else:
             items.append(Planned(cell=cell, action=Action.RUN, seconds=clock.of(cell, trained)))
     return Plan(suite=suite, items=tuple(items), workers=workers)
+
+
+def _settled(record: Record, code: str | None) -> bool:
+    """Whether running again would not change it, or only by chance."""
+    if record.status is Status.UNSUPPORTED and code is not None:
+        return record.code == code
+    return record.status in FINAL
 
 
 def unsupported(cell: Cell, env: Env) -> str | None:

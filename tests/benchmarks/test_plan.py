@@ -79,6 +79,15 @@ def test_done_is_what_ended_well_or_cannot_be_in_this_environment():
     assert again.count(Action.RUN) == 5
 
 
+def test_what_other_code_could_not_do_is_tried_again():
+    cells = [Cell(arch="clip", size="tiny", measure="latency", seed=seed) for seed in range(2)]
+    history = [record(cells[0]), record(cells[1], status=Status.UNSUPPORTED)]
+    same = make_plan(suite(*cells), history, ENV, workers=2, code="")
+    assert [item.action.value for item in same.items] == ["done", "done"]
+    other = make_plan(suite(*cells), history, ENV, workers=2, code="newer")
+    assert [item.action.value for item in other.items] == ["done", "run"]
+
+
 def test_an_earlier_record_of_the_cell_or_of_its_like_makes_the_estimate(monkeypatch):
     monkeypatch.setitem(plan_module.SECONDS, "latency", 10.0)
     monkeypatch.setitem(plan_module.SIZES, "tiny", 0.5)
