@@ -32,7 +32,8 @@ def depths(name: str, arch: str, size: str) -> tuple[Changes, ...]:
     if name == "fusion_depth":
         full = structure.fusion_layers
         field = _field(arch, size, "fusion", full)
-        return tuple(((field, depth),) for depth in sorted({0, 1, full // 2, full}))
+        found = [((field, depth),) for depth in sorted({0, 1, full // 2, full})]
+        return tuple(changes for changes in found if _builds(arch, size, changes))
     layers = structure.image_layers + structure.text_layers
     unit = max(1, round(layers / 4))
     image, text = (_field(arch, size, part, getattr(structure, f"{part}_layers")) for part in ("image", "text"))
@@ -58,6 +59,14 @@ def _field(arch: str, size: str, part: str, layers: int) -> str:
         if getattr(changed.structure(), f"{part}_layers") == layers + 1:
             return field
     raise Unsupported(f"{arch} {size} has no {part} layers whose number could be changed")
+
+
+def _builds(arch: str, size: str, changes: Changes) -> bool:
+    try:
+        _build(arch, size, changes)
+    except ValueError:  # not every model can do without this part
+        return False
+    return True
 
 
 def _build(arch: str, size: str, changes: Changes = ()) -> VLModel[Any, Any]:

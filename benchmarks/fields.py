@@ -73,7 +73,9 @@ def _split(key: str, item: Any, separator: str) -> tuple[Any, ...]:
 
 
 def shown(value: Any) -> str:
-    """A value as a suite file writes it."""
+    """A value as a suite file writes it; of changes their names and values."""
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return "+".join(f"{name}={item}" for name, item in value)
     if isinstance(value, tuple):
         return "+".join(str(item) for item in value) if not _is_image(value) else "x".join(str(item) for item in value)
     return str(value)

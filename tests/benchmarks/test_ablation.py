@@ -144,7 +144,7 @@ def test_a_sweep_takes_one_field_through_values_and_shares_what_it_can():
 
 
 def test_depths_are_read_off_the_built_model():
-    assert depths("fusion_depth", "albef", "small") == tuple((("fusion_layers", n),) for n in (0, 1, 2))
+    assert depths("fusion_depth", "albef", "small") == tuple((("fusion_layers", n),) for n in (1, 2))  # not 0
     assert depths("fusion_depth", "vilt", "small") == tuple((("layers", n),) for n in (0, 1, 3, 7))
     assert depths("depth_ratio", "clip", "small") == tuple(
         (("image_layers", image), ("text_layers", text)) for image, text in ((6, 2), (4, 4), (2, 6))
