@@ -31,10 +31,15 @@ class ITM(Objective):
     def __init__(self, model: VLModel[Any, Any], recipe: Recipe) -> None:
         super().__init__(model, recipe)
         self.head = nn.Linear(model.width, 2)
+        self.official = recipe.code == "official"
 
     def match_logits(self, fused: Fused) -> Tensor:
-        """(B,) score of each pair, larger is a better match: the logit of the class "match", as ALBEF ranks by."""
-        return at_least_float32(self.head(fused.pooled)[:, 1])
+        """(B,) score of each pair, larger is a better match: the log-odds of "match", which order like its probability.
+
+        The released ALBEF code ranks by the logit of "match" alone, which a shift of both logits moves.
+        """
+        logits = at_least_float32(self.head(fused.pooled))
+        return logits[:, 1] if self.official else logits[:, 1] - logits[:, 0]
 
     def logits(self, view: Pass[Any, Any]) -> Tensor:
         """(3B, 2): matching pairs; text b with its wrong image; image b with its wrong text. (B, 2) if replaced."""
