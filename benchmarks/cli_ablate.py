@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Callable
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from vlpbench.benchmarks import env as environment
@@ -14,6 +16,8 @@ from vlpbench.benchmarks.fields import SuiteError, check_value
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from vlpbench.benchmarks.suite import Suite
+    from vlpbench.reports.ablation_rows import Line
     from vlpbench.results.store import Store
 
 
@@ -23,7 +27,7 @@ def ablate(options: Namespace) -> int:
     suite = suite_of(wish)
     if "ladder" in wish.parts and not options.json and (reason := without_ladder(wish)):
         print(f"no ladder: {reason}", file=sys.stderr)
-    return run_suite(suite, options, lambda store: _closing(store, wish))
+    return run_suite(suite, options, lambda store: _closing(store, suite))
 
 
 def wish_of(options: Namespace) -> Wish:
@@ -62,16 +66,21 @@ def _split(given: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in (given or "").split(",") if part.strip()))
 
 
-def _closing(store: Store, wish: Wish) -> tuple[list[str], dict[str, Any]]:
-    """The tables of this architecture, size and data."""
+def _closing(store: Store, suite: Suite) -> tuple[list[str], dict[str, Any]]:
+    """The tables of which most rows were asked for; the folder may hold others."""
     from vlpbench.reports import ablation_words as words
     from vlpbench.reports.ablation import studies
     from vlpbench.reports.ablation_text import as_json, text
 
-    wanted = {"arch": wish.arch, "size": wish.size, "data": wish.data, "budget": wish.steps}
-    found = [s for s in studies(store.records()) if all(s.setting.get(key) == value for key, value in wanted.items())]
+    asked = {cell.id for cell in suite.cells}
+    found = [study for study in studies(store.records()) if fmean(map(_within(asked), study.lines)) > 0.5]
     notes = {"factorial": words.EFFECTS, "sweep": words.GAINS}
     used = [notes[kind] for kind in notes if any(study.kind == kind and study.effects for study in found)]
+    changes = [words.CHANGES] if any(e.change for s in found for line in s.lines for e in line.entries.values()) else []
     lines = [f"{text(study)}\n" for study in found]
-    lines += [f"{textwrap.fill(note, 120)}\n" for note in ([words.METHOD, words.CHANGES, *used] if found else [])]
+    lines += [f"{textwrap.fill(note, 120)}\n" for note in ([words.METHOD, *changes, *used] if found else [])]
     return lines, {"ablation": [as_json(study) for study in found]}
+
+
+def _within(asked: set[str]) -> Callable[[Line], bool]:
+    return lambda line: any(r.cell.id in asked for entry in line.entries.values() for r in entry.records)
