@@ -34,15 +34,17 @@ SCORERS = {"embed": Can.EMBED, "match": Can.FUSE, "rerank": Can.EMBED | Can.FUSE
 MATCHING = "itm"
 """The objective that trains a score of fused pairs."""
 
-SECONDS = {"params": 1.0, "flops": 3.0, "latency": 3.0, "throughput": 3.5, "train_step": 14.0, "memory": 12.0}
+SECONDS = {"params": 1.5, "flops": 6.0, "latency": 4.0, "throughput": 4.0, "train_step": 15.0, "memory": 18.0}
 """A guess for one visit at size ``base`` on two cores, where no earlier record says better."""
 BATCHES = {"train_step": 2, "memory": 2}
 """The batch of that guess, where it is not 1; a full-size model takes so many times longer with a larger one."""
 SIZES = {"tiny": 0.15, "small": 0.2, "medium": 0.5, "l14": 4.0, "large": 4.0}
 """That guess times this for other sizes."""
-STEP = {"tiny": 0.02, "small": 0.07, "medium": 1.0}
+STEP = {"tiny": 0.02, "small": 0.14, "medium": 1.5}
 """A guess for one training step on one core, seconds; 5 for every other size."""
-EVALUATION = {"tiny": 2.0, "small": 10.0}
+WITH_TEACHER = 1.7
+"""That guess times this where a momentum model runs beside the trained one."""
+EVALUATION = {"tiny": 2.0, "small": 8.0}
 """A guess for set-up, data and evaluation of an accuracy cell, seconds; 120 for every other size."""
 ON_GPU = 0.2
 """Both guesses times this on a GPU."""
@@ -225,7 +227,8 @@ def _like(cell: Cell) -> tuple[str, ...]:
 
 def _accuracy_guess(cell: Cell, *, pretrain: bool) -> float:
     finetune = cell.finetune or (schedule.defaults(cell.size).finetune if cell.scorer is None else 0)
-    steps = (cell.budget or 0) * pretrain + finetune
+    teacher = 1.0 if cell.momentum == "off" else WITH_TEACHER
+    steps = (cell.budget or 0) * teacher * pretrain + finetune
     guess = steps * STEP.get(cell.size, 5.0) + EVALUATION.get(cell.size, 120.0)
     return guess * (ON_GPU if cell.device != "cpu" else 1.0)
 
