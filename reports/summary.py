@@ -175,7 +175,8 @@ def work(board: Board) -> list[Finding]:
         return []
     row, least, value = found[0]
     unit = scale("FLOP", [value])
-    rest = [f"{r.plain_title} {times(v / value)}" for r, _, v in found[1:]]
+    # An inference has no momentum: an architecture's states count alike and are named once.
+    rest = list(dict.fromkeys(f"{r.plain_title} {times(v / value)}" for r, _, v in found[1:]))
     text = f"Per image-text pair {row.plain_title} does the least work, {unit.full(value)}; {listed(rest)} as much."
     return [Finding(lead="FLOPs", text=text, records=tuple(m.first.id for _, m, _ in found) or (least.first.id,))]
 

@@ -38,7 +38,12 @@ def suite(text: str, name: str = "fakes") -> str:
 def start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, FAKES, *arguments]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    # A shell's background job ignores Ctrl-C and so would its children; a command at a terminal does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
