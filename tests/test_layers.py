@@ -37,7 +37,7 @@ class Import:
     line: int
     module: str
     lazy: bool
-    """Whether it stands inside a function."""
+    """Whether it stands inside a function, or is there for type checkers alone."""
 
     @property
     def package(self) -> str | None:
@@ -56,8 +56,9 @@ def sources(package: str) -> list[Path]:
 def imports(path: Path) -> Iterator[Import]:
     """Every import of a file, those under TYPE_CHECKING included."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    lazy = {id(node) for function in functions for node in ast.walk(function)}
+    later = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    later += [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    lazy = {id(node) for block in later for node in ast.walk(block)}
     name = path.relative_to(ROOT).as_posix()
     for node in ast.walk(tree):
         found: list[str] = []
