@@ -259,8 +259,3 @@ class Pass(Generic[I, T]):
 def parameter_count(module: nn.Module) -> int:
     """Parameters stored, each tied tensor once."""
     return sum(p.numel() for p in module.parameters())
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where the module's parameters live."""
-    return next(module.parameters()).device

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from vlpbench.archs.learner import decay_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -229,11 +230,8 @@ class _Run:
 
 def adamw(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW that decays matrices and kernels only: not biases, gains and temperatures."""
-    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in trained if p.ndim > 1 and not name.endswith("bias")]
-    kept = [p for name, p in trained if p.ndim <= 1 or name.endswith("bias")]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    kept, decayed = decay_groups(module, config.weight_decay)
+    return torch.optim.AdamW([decayed, kept], lr=config.lr, betas=config.betas, fused=True)
 
 
 def _seed(*path: int) -> int:

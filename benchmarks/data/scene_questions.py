@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from vlpbench.benchmarks.data.scene_table import COLOURS, HELD_PAIRS, PAIRS, SHAPES, SceneTable
+from vlpbench.benchmarks.data.scene_table import COLOURS, HELD_PAIRS, PAIRS, SHAPES, SceneTable, shuffled
 from vlpbench.benchmarks.data.scene_text import colour_word, relation_word, sentence, shape_word, word
 
 KINDS = ("colour", "shape", "exist", "count", "relation")
@@ -149,14 +149,14 @@ def balanced(rng: np.random.Generator, stratum: np.ndarray, count: int) -> np.nd
     """
     if len(stratum) < count:
         raise ValueError(f"{count} questions were asked for and the scenes give only {len(stratum)}")
-    order = np.argsort(rng.random(len(stratum)), kind="stable")
+    order = shuffled(rng, len(stratum))
     by_stratum = order[np.argsort(stratum[order], kind="stable")]
     values, number = np.unique(stratum, return_counts=True)
     turn = np.arange(len(stratum)) - np.repeat(np.cumsum(number) - number, number)
     # Round-robin over the strata; the last, incomplete round goes to strata at random.
     lot = rng.random(len(values))[np.searchsorted(values, stratum[by_stratum])]
     chosen = by_stratum[np.lexsort((lot, turn))[:count]]
-    return chosen[np.argsort(rng.random(count), kind="stable")]
+    return chosen[shuffled(rng, count)]
 
 
 def ask(
@@ -194,6 +194,6 @@ def ask(
         parts.append(
             Asked(scene=found.scene[rows], ids=ids, answer=found.answer[rows], kind=np.full(share, kind, np.int64))
         )
-    mixed = np.argsort(rng.random(count), kind="stable")
+    mixed = shuffled(rng, count)
     names = ("scene", "ids", "answer", "kind")
     return Asked(**{name: np.concatenate([getattr(part, name) for part in parts])[mixed] for name in names})
