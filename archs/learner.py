@@ -180,11 +180,14 @@ def decay_groups(
 ) -> list[dict[str, Any]]:
     """Parameter groups for an optimiser: what does not decay, and what does; frozen parameters are left out.
 
-    Biases and one-dimensional parameters never decay. The official code decays a temperature, which has no dimension;
-    ours does not, since shrinking it is no regularisation.
+    Biases and one-dimensional parameters never decay. The official code decays a temperature, which has no dimension,
+    and tables of biases such as ``position_bias``; ours decays neither, since shrinking them is no regularisation.
     """
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    spared = {name for name, p in trained if p.ndim == 1 or name.endswith(".bias") or (p.ndim == 0 and code == "clean")}
+    if code == "official":
+        spared = {name for name, p in trained if p.ndim == 1 or name.endswith(".bias")}
+    else:
+        spared = {name for name, p in trained if p.ndim <= 1 or name.endswith("bias")}
     return [
         {"params": [p for name, p in trained if name in spared], "weight_decay": 0.0},
         {"params": [p for name, p in trained if name not in spared], "weight_decay": weight_decay},
