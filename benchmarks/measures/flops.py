@@ -43,6 +43,7 @@ class Flops:
             detail={
                 "by_component": {name: part.flops / pairs for name, part in parts.items()},
                 "by_operator": {name: flops / pairs for name, flops in forward.by_operator.items()},
+                "causal_attention": "counted as full",
                 "training": {name: value / pairs for name, value in training.items()},
                 "counters": _counters(forward, check, pairs),
                 "image_size": list(subject.model.image_size),
