@@ -77,6 +77,14 @@ BUILT_IN: tuple[ArchSpec, ...] = (
         "itc itm mlm",
         "off queue distill",
     ),
+    _local(
+        "vlmo",
+        "VLMo",
+        "Bao et al., NeurIPS 2022, arXiv:2111.02358",
+        "EMBED|FUSE|MASK",
+        "tiny small medium base base_plus large",
+        "itc itm mlm",
+    ),
 )
 
 

@@ -25,19 +25,37 @@ class ObjectiveSpec:
     """Whether a momentum teacher can soften its targets."""
     queued: bool = False
     """Whether a momentum queue can widen its negatives."""
+    only: tuple[str, ...] = ()
+    """Architectures whose parts it reads; empty means all that are capable."""
 
 
 def _o(
-    name: str, cls: str, title: str, needs: Can, *, distillable: bool = False, queued: bool = False, module: str = ""
+    name: str,
+    cls: str,
+    title: str,
+    needs: Can,
+    *,
+    distillable: bool = False,
+    queued: bool = False,
+    module: str = "",
+    only: str = "",
 ) -> ObjectiveSpec:
-    target = f"vlpbench.archs.objectives.{module or name}:{cls}"
-    return ObjectiveSpec(name=name, title=title, target=target, needs=needs, distillable=distillable, queued=queued)
+    return ObjectiveSpec(
+        name=name,
+        title=title,
+        target=f"vlpbench.archs.objectives.{module or name}:{cls}",
+        needs=needs,
+        distillable=distillable,
+        queued=queued,
+        only=tuple(only.split()),
+    )
 
 
 OBJECTIVES: dict[str, ObjectiveSpec] = {
     spec.name: spec
     for spec in (
         _o("itc", "ITC", "image-text contrast", Can.EMBED, distillable=True, queued=True),
+        _o("itc_vl", "ITCVL", "image-text contrast, experts for pairs as well", Can.EMBED | Can.FUSE, only="vlmo"),
         _o("itm", "ITM", "image-text matching", Can.FUSE),
         _o("mlm", "MLM", "masked language modelling", Can.FUSE | Can.MASK, distillable=True),
         _o("lm", "LM", "language modelling", Can.DECODE),
@@ -69,6 +87,8 @@ def impossible(arch: ArchSpec, objectives: Sequence[str], momentum: str, distill
         missing = objective.needs & ~arch.can
         if missing:
             return f"{objective.name} needs {' and '.join(missing.names())}, which {arch.name} lacks"
+        if objective.only and arch.name not in objective.only:
+            return f"{objective.name} is for {' and '.join(objective.only)}; {arch.name} has not the parts it reads"
     if momentum == "queue" and not any(o.queued for o in chosen):
         return f"momentum 'queue' serves contrastive negatives, and {', '.join(objectives)} has none"
     if momentum == "distill" and not any(o.distillable for o in chosen):
