@@ -116,6 +116,11 @@ class Learner(nn.Module):
             if self.recipe.code == "clean":
                 self.momentum.update(self.student())
 
+    def skip_step(self) -> None:
+        """Forgets the step: call it instead of `after_step` where the optimiser did not move the weights."""
+        if self.momentum is not None:
+            self.momentum.forget_step()
+
     def match_logits(self, fused: Fused) -> Tensor:
         """(B,) matching score of fused pairs, larger is better.
 

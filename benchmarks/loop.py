@@ -6,15 +6,13 @@ Nothing random outlives a step: the order of the data follows from (seed, epoch)
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass, field
-from math import isfinite
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from vlpbench.archs.learner import decay_groups
+from vlpbench.benchmarks.curve import WINDOW, Curve, Diverged, Meter, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,16 +22,7 @@ if TYPE_CHECKING:
     from vlpbench.benchmarks.schedule import TrainConfig
 
     Progress = Callable[[int, int, dict[str, float]], None]
-    """Called with steps done, steps in all, and mean losses since the last call."""
-
-WINDOW = 25
-"""Steps between two looks at the losses: each look waits for the device."""
-EXPLODED = 10.0
-"""A mean loss this many times that of the first window has diverged."""
-
-
-class Diverged(RuntimeError):
-    """The loss is not finite or has exploded: the weights are worth nothing."""
+    """Called with steps done, steps in all, mean losses since the last call and what a watch saw in between."""
 
 
 class Task(Protocol):
@@ -66,57 +55,13 @@ class Task(Protocol):
         ...
 
 
-@dataclass(kw_only=True)
-class Curve:
-    """Learning curve: one entry for each `WINDOW` of steps."""
+@runtime_checkable
+class Skips(Protocol):
+    """A task that keeps something of a step until `Task.after_step`."""
 
-    step: list[int] = field(default_factory=list)
-    """Steps done at the end of the window."""
-    loss: dict[str, list[float]] = field(default_factory=dict)
-    """Mean over the window of each loss, unweighted, and of their weighted ``total``."""
-    cpu_seconds: list[float] = field(default_factory=list)
-    """Processor time of the process since the first step, over all threads and resumptions."""
-    wall_seconds: list[float] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a record's detail."""
-        return asdict(self)
-
-
-class _Meter:
-    """Sums losses on the device and looks at them once a window."""
-
-    def __init__(self, curve: Curve, state: Mapping[str, Any] | None) -> None:
-        self.curve = curve
-        self.sums: dict[str, Tensor] = dict(state["sums"]) if state else {}
-        self.count: int = state["count"] if state else 0
-        self._before = (curve.cpu_seconds[-1:] or [0.0])[0], (curve.wall_seconds[-1:] or [0.0])[0]
-        self._start = time.process_time(), time.perf_counter()
-
-    def add(self, losses: Mapping[str, Tensor]) -> None:
-        for name, loss in losses.items():
-            self.sums[name] = self.sums[name].to(loss.device) + loss if name in self.sums else loss
-        self.count += 1
-
-    def look(self, step: int, lr: float) -> dict[str, float]:
-        """Closes the window.
-
-        Raises:
-            Diverged: naming the losses and what to do.
-        """
-        means = {name: float(value) / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
-        curve = self.curve
-        first = curve.loss.get("total", [means["total"]])[0]
-        if not all(map(isfinite, means.values())) or means["total"] > EXPLODED * max(first, 1.0):
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
-            raise Diverged(f"training diverged before step {step}: {shown} (began at {first:.4g}); lower lr {lr:.3g}")
-        curve.step.append(step)
-        for name, value in means.items():
-            curve.loss.setdefault(name, []).append(value)
-        curve.cpu_seconds.append(self._before[0] + time.process_time() - self._start[0])
-        curve.wall_seconds.append(self._before[1] + time.perf_counter() - self._start[1])
-        return means
+    def skip_step(self) -> None:
+        """Called instead of `Task.after_step` where fp16 overflowed and the weights did not move."""
+        ...
 
 
 class _Rows:
@@ -144,6 +89,7 @@ def fit(
     autocast: Callable[[], AbstractContextManager[Any]],
     checkpoint: StateFile | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Curve:
     """Trains ``task.module`` in place, from the checkpoint's step on where it holds one.
 
@@ -154,18 +100,24 @@ def fit(
         autocast: entered anew for the forward of every step.
         checkpoint: saved when due; it is left for the caller to remove.
         progress: called once a window.
+        watch: asked at its steps; its time is no time of the training, and its draws are none of it.
 
     Raises:
         Diverged: for a loss that is not finite or has exploded, at most `WINDOW` steps later.
         ValueError: for fewer rows than a batch.
     """
     run = _Run(task, config, device, checkpoint)
+    if watch:
+        run.meter.curve.looks.what = watch.what
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for step in range(run.done, config.steps):
-            losses = run.step(step, autocast)
-            run.meter.add(losses)
+            losses, moved = run.step(step, autocast)
+            run.meter.add(losses, moved=moved)
             if (step + 1) % WINDOW == 0 or step + 1 == config.steps:
                 means = run.meter.look(step + 1, config.lr_at(step))
+                if watch and step + 1 in watch.steps:
+                    run.require_finite(step + 1)
+                    means |= run.meter.watched(step + 1, watch)
                 if progress:
                     progress(step + 1, config.steps, means)
             if checkpoint and checkpoint.due() and step + 1 < config.steps:
@@ -190,10 +142,10 @@ class _Run:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.done = state["step"]
-        self.meter = _Meter(Curve(**state["curve"]) if state else Curve(), state["meter"] if state else None)
+        self.meter = Meter(Curve.of(state["curve"]) if state else Curve(), state["meter"] if state else None)
 
-    def step(self, step: int, autocast: Callable[[], AbstractContextManager[Any]]) -> dict[str, Tensor]:
-        """Forward, backward, clip, optimise; the detached losses and their ``total``."""
+    def step(self, step: int, autocast: Callable[[], AbstractContextManager[Any]]) -> tuple[dict[str, Tensor], bool]:
+        """Forward, backward, clip, optimise; the detached losses and their ``total``, and whether the weights moved."""
         self.generator.manual_seed(_seed(self.config.seed, step, 0))
         self._seed_dropout(_seed(self.config.seed, step, 1))
         for group in self.optimizer.param_groups:
@@ -204,11 +156,29 @@ class _Run:
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.parameters, self.config.clip, foreach=True)
+        moved = self._optimise()
+        self.optimizer.zero_grad(set_to_none=True)
+        if moved:
+            self.task.after_step()
+        elif isinstance(self.task, Skips):
+            self.task.skip_step()
+        return {name: loss.detach().float() for name, loss in {**losses, "total": total}.items()}, moved
+
+    def require_finite(self, done: int) -> None:
+        """Raises `Diverged` for weights that the last step broke: its own loss cannot show it yet."""
+        if not all(bool(p.isfinite().all()) for p in self.parameters):
+            rate = self.config.lr_at(done - 1)
+            raise Diverged(f"training diverged at step {done}: weights are not finite; lower lr {rate:.3g}")
+
+    def _optimise(self) -> bool:
+        """Whether the gradients were finite: the scaler leaves out a step that overflowed, and halves its scale."""
+        if not self.scaler.is_enabled():
+            self.optimizer.step()
+            return True
+        before = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.task.after_step()
-        return {name: loss.detach().float() for name, loss in {**losses, "total": total}.items()}
+        return self.scaler.get_scale() >= before
 
     def _seed_dropout(self, seed: int) -> None:
         # torch.manual_seed also asks every backend that is not in use, which takes longer than some steps' optimiser.
@@ -222,7 +192,7 @@ class _Run:
             "module": self.task.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "meter": {"sums": self.meter.sums, "count": self.meter.count},
+            "meter": self.meter.state(),
             "curve": self.meter.curve.as_dict(),
             "step": done,
         }

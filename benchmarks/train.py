@@ -29,24 +29,31 @@ if TYPE_CHECKING:
     from vlpbench.archs.learner import Learner
     from vlpbench.archs.types import Batch, Text
     from vlpbench.benchmarks.checkpoint import StateFile
+    from vlpbench.benchmarks.curve import Curve
     from vlpbench.benchmarks.data.base import Pairs, Source
-    from vlpbench.benchmarks.loop import Curve, Progress
+    from vlpbench.benchmarks.loop import Progress
     from vlpbench.benchmarks.schedule import TrainConfig
     from vlpbench.benchmarks.subject import Subject
     from vlpbench.results.record import Cell
 
 AFTERWARDS = ("measure", "scorer", "k", "finetune", "finetune_momentum")
 """Fields of a cell that pre-training does not read."""
+BOARD_VARIABLE = "VLPBENCH_TENSORBOARD"
+"""Environment variable with the folder in which pre-trainings write events; empty where none are asked for."""
 CODE = (
     ("vlpbench.archs", "**/*.py"),
     ("vlpbench.benchmarks.data", "**/*.py"),
+    ("vlpbench.benchmarks", "curve.py"),
     ("vlpbench.benchmarks", "loop.py"),
+    ("vlpbench.benchmarks", "metrics.py"),
     ("vlpbench.benchmarks", "schedule.py"),
+    ("vlpbench.benchmarks", "scoring.py"),
     ("vlpbench.benchmarks", "settings.py"),
     ("vlpbench.benchmarks", "subject.py"),
     ("vlpbench.benchmarks", "train.py"),
+    ("vlpbench.benchmarks", "validation.py"),
 )
-"""Sources that determine the weights of a training."""
+"""Sources that determine the weights of a training and its curve."""
 
 
 @dataclass(kw_only=True)
@@ -100,7 +107,7 @@ def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progres
         ValueError: for a cell that names no budget, or a batch that cannot be filled.
     """
     from vlpbench.benchmarks.checkpoint import locked
-    from vlpbench.benchmarks.loop import Curve
+    from vlpbench.benchmarks.curve import Curve
 
     cell = subject.cell
     config = schedule.pretraining(cell)
@@ -111,7 +118,7 @@ def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progres
         state = finished.load()
         if state is not None:
             learner.load_state_dict(state["learner"])
-            curve = Curve(**state["curve"])
+            curve = Curve.of(state["curve"])
         else:
             curve = _train(subject, learner, source, config, state_file(cache, key, source, "checkpoint"), progress)
             finished.save({"learner": learner.state_dict(), "curve": curve.as_dict()})
@@ -194,6 +201,10 @@ class Pretraining:
         """Moves teacher and queue."""
         self.module.after_step()
 
+    def skip_step(self) -> None:
+        """Leaves teacher and queue: what overflowed must not become a negative."""
+        self.module.skip_step()
+
 
 def text_to(text: Text, device: torch.device) -> Text:
     """The text on a device."""
@@ -219,9 +230,18 @@ def _train(
     progress: Progress | None,
 ) -> Curve:
     from vlpbench.benchmarks.loop import fit
+    from vlpbench.benchmarks.validation import watch
 
     task = Pretraining(module=learner.train(), pairs=source.pairs("train"), device=subject.device, config=config)
-    return fit(task, config, device=subject.device, autocast=subject.autocast, checkpoint=checkpoint, progress=progress)
+    return fit(
+        task,
+        config,
+        device=subject.device,
+        autocast=subject.autocast,
+        checkpoint=checkpoint,
+        progress=progress,
+        watch=watch(subject, learner, source, config),
+    )
 
 
 @once

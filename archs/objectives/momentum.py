@@ -54,6 +54,10 @@ class Momentum(nn.Module):
                 self.queue.enqueue(image, text, ids)
         self._waiting.clear()
 
+    def forget_step(self) -> None:
+        """Drops what waits."""
+        self._waiting.clear()
+
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
         """twin = rate * twin + (1 - rate) * student, over parameters, a tied one once.

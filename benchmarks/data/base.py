@@ -158,6 +158,8 @@ class Foils(Protocol):
 
     kinds: tuple[str, ...]
     """Kinds of swap."""
+    attributes: tuple[str, ...]
+    """Those of them that swap an attribute between two objects."""
 
     def __len__(self) -> int: ...
 

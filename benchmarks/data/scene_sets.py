@@ -125,6 +125,7 @@ class SceneFoils:
     """The swap test: which of two statements of nearly the same words is true of the picture?"""
 
     kinds = FOIL_KINDS
+    attributes = ("colour", "shape")
 
     def __init__(self, pictures: np.ndarray, statement: np.ndarray) -> None:
         """Takes (N, 3, H, W) uint8 pictures and (N, 3) true statements."""

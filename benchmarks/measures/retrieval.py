@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from vlpbench.benchmarks import scoring
 from vlpbench.benchmarks.data.base import Swaps
 from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.metrics import Rate, recall_mean, recalls
 from vlpbench.benchmarks.train import cache_folder, open_data, pretrain
+from vlpbench.benchmarks.validation import swap_rates
 
 if TYPE_CHECKING:
     from vlpbench.benchmarks.data.base import Gallery, Source
@@ -22,7 +22,6 @@ GALLERY = "test"
 """The gallery that the samples are of; what the others give is in the detail."""
 EXTRA_FUSIONS = 20_000
 """Further galleries are scored where that takes no more fused pairs than this."""
-BATCH = 256
 
 
 class Retrieval:
@@ -80,16 +79,8 @@ def _others(engine: Engine, source: Source, scorer: str, k: int | None) -> dict[
 
 
 def _swaps(engine: Engine, source: Swaps, scorer: str) -> dict[str, Any]:
-    """How often the true statement scores strictly above the one that differs by a swap, by kind of swap."""
     foils = source.foils()
-    hits: dict[str, int] = dict.fromkeys(foils.kinds, 0)
-    for start in range(0, len(foils), BATCH):
-        batch = foils.batch(np.arange(start, min(start + BATCH, len(foils))))
-        texts = [batch.true, *(batch.false[kind] for kind in foils.kinds)]
-        scores = scoring.score_pairs(engine, batch.image, texts, scorer)
-        for column, kind in enumerate(foils.kinds, start=1):
-            hits[kind] += int((scores[:, 0] > scores[:, column]).sum())
-    return {kind: _rate(Rate(hits=count, total=len(foils))) for kind, count in hits.items()}
+    return {kind: _rate(rate) for kind, rate in swap_rates(engine, foils, scorer, len(foils)).items()}
 
 
 def _flags(rates: dict[str, Rate], gallery: Gallery) -> list[str]:
