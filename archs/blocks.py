@@ -249,6 +249,21 @@ class BertPredictionHead(nn.Module):
         return self.decoder(self.transform(hidden))
 
 
+class MaskedHead(nn.Module):
+    """BERT's masked-token head with a decoder of its own, not tied to the word embeddings (ViLT, VLMo)."""
+
+    def __init__(self, width: int, vocab_size: int) -> None:
+        super().__init__()
+        self.transform = BertTransform(width, eps=1e-12)
+        self.decoder = nn.Linear(width, vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        init_bert(self)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """(M, D) -> logits (M, V)."""
+        return self.decoder(self.transform(text)) + self.bias
+
+
 def init_bert(module: nn.Module, std: float = 0.02) -> None:
     """BERT's initialisation: normal weights, zero biases, LayerNorm the identity, a zero row for padding."""
     for part in module.modules():

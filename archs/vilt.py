@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vlpbench.archs.blocks import BertEmbeddings, BertShape, BertTransform, ConvStem, init_bert, init_by_fan_in
+from vlpbench.archs.blocks import BertEmbeddings, BertShape, ConvStem, MaskedHead, init_bert, init_by_fan_in
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Fused, Structure, Text
@@ -115,21 +115,6 @@ class Tokens:
     """(B, N or L, D)."""
     valid: Tensor
     """(B, N or L) bool, False where nobody may look."""
-
-
-class MaskedHead(nn.Module):
-    """BERT's transform and a decoder of its own, not tied to the word embeddings."""
-
-    def __init__(self, width: int, vocab_size: int) -> None:
-        super().__init__()
-        self.transform = BertTransform(width, eps=1e-12)
-        self.decoder = nn.Linear(width, vocab_size, bias=False)
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
-        init_bert(self)
-
-    def forward(self, text: Tensor) -> Tensor:
-        """(M, D) -> logits (M, V)."""
-        return self.decoder(self.transform(text)) + self.bias
 
 
 class Vilt(VLModel[Tokens, Tokens]):

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vlpbench.archs.blocks import BertEmbeddings, BertShape, init_bert, init_by_fan_in
+from vlpbench.archs.blocks import BertEmbeddings, BertShape, MaskedHead, init_bert, init_by_fan_in
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Fused, Structure, Text
-from vlpbench.archs.vilt import MaskedHead
 from vlpbench.archs.vlmo_parts import MultiwayTransformer, RelativePositions, Way, WordEmbeddings
 
 if TYPE_CHECKING:
