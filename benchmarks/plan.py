@@ -34,7 +34,15 @@ SCORERS = {"embed": Can.EMBED, "match": Can.FUSE, "rerank": Can.EMBED | Can.FUSE
 MATCHING = "itm"
 """The objective that trains a score of fused pairs."""
 
-SECONDS = {"params": 1.5, "flops": 6.0, "latency": 4.0, "throughput": 4.0, "train_step": 15.0, "memory": 18.0}
+SECONDS = {
+    "params": 1.5,
+    "flops": 6.0,
+    "latency": 4.0,
+    "throughput": 4.0,
+    "train_step": 15.0,
+    "memory": 18.0,
+    "max_batch": 90.0,
+}
 """A guess for one visit at size ``base`` on two cores, where no earlier record says better."""
 BATCHES = {"train_step": 2, "memory": 2}
 """The batch of that guess, where it is not 1; a full-size model takes so many times longer with a larger one."""
@@ -177,6 +185,8 @@ def _without_place(cell: Cell, _: ArchSpec, env: Env) -> str | None:
         return f"{cell.measure} needs data to learn from; name a source, such as data = 'scenes'"
     if cell.device.startswith("cuda") and env.gpu is None and kind != "count":
         return f"device {cell.device!r} is not there: no GPU is visible"
+    if cell.measure == "max_batch" and cell.device == "cpu" and cell.memory_limit is None:
+        return "a CPU's memory is everybody's: say how much of it may be filled, such as memory_limit = '8GiB'"
     return None
 
 

@@ -75,7 +75,8 @@ class Pool:
         self._count += 1
         job = replace(job, log=str(Path(self._logs.name) / f"{self._count}.log"))
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=worker.main, args=(theirs, job), daemon=True)
+        # No daemon, since those may not have processes of their own; it ends with this one all the same, see worker.
+        process = self._context.Process(target=worker.main, args=(theirs, job), daemon=False)
         with _uninterrupted():
             process.start()
             now = time.monotonic()

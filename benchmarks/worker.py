@@ -115,7 +115,8 @@ def classify(error: BaseException) -> tuple[Status, str]:
 
 def _measure(job: Job) -> Samples:
     measure, subject = _load(job.measure.target)(), _load(job.subject)
-    return measure.run(subject.build(job.cell, meta=job.measure.kind == "count"), job.cell)
+    meta = job.measure.kind == "count" or job.measure.bare
+    return measure.run(subject.build(job.cell, meta=meta), job.cell)
 
 
 def _load(target: str) -> Any:

@@ -13,6 +13,8 @@ STEPS: dict[str, tuple[tuple[float, str], ...]] = {
     "FLOP": ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP")),
     "1": ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")),
     "1/s": ((1.0, "pairs/s"),),
+    "FLOP/s": ((1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1e6, "MFLOP/s")),
+    "J": ((1.0, "J"), (1e-3, "mJ")),
 }
 """Stored unit -> factors and what they are called, largest first."""
 
@@ -49,11 +51,16 @@ class Scale:
 PERCENT = Scale(factor=1, name="%", places=1)
 """Rates: one decimal is more than the intervals allow."""
 
+COUNT = Scale(factor=1, name="pairs", places=0)
+"""Sizes of batches: whole numbers."""
+
 
 def scale(unit: str, values: Sequence[float]) -> Scale:
     """The prefix that puts the median of the values nearest above 1; a unit that is not known keeps its own name."""
     if unit == PERCENT.name:
         return PERCENT
+    if unit == COUNT.name:
+        return COUNT
     steps = STEPS.get(unit, ((1.0, unit),))
     middle = abs(median(values)) if values else 0.0
     for factor, name in steps:

@@ -80,6 +80,10 @@ class Cell(Strict):
     """Intra-operation threads of torch on a CPU; None leaves torch's choice."""
     compile: bool = False
     attention: Literal["sdpa", "eager"] = "sdpa"
+    channels_last: bool = False
+    """Convolutions and images in NHWC order of memory."""
+    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MiB|GiB)$")] | None = None
+    """What a search for the largest batch may fill, such as 8GiB; None is the GPU's memory, and an error on a CPU."""
     data: str = "random"
     """Data source: ``random`` inputs, or the name of a data set."""
     noise: Probability = 0.0
@@ -194,14 +198,26 @@ UNITS: dict[str, Quantity] = {
     "flops_forward_backward": _q("FLOP", "lower", "FLOPs forward + backward, per pair"),
     "latency": _q("s", "lower", "Latency"),
     "first_call": _q("s", "lower", "First call"),
+    "device_time": _q("s", "lower", "Device time"),
     "throughput": _q("1/s", "higher", "Throughput"),
     "step": _q("s", "lower", "Training step"),
     "step_forward": _q("s", "lower", "Training step: forward"),
     "step_backward": _q("s", "lower", "Training step: backward"),
     "step_optimizer": _q("s", "lower", "Training step: optimiser"),
     "step_momentum": _q("s", "lower", "Training step: momentum update"),
+    "step_teacher": _q("s", "lower", "Training step: teacher's forward"),
+    "step_ema": _q("s", "lower", "Training step: teacher's move"),
+    "step_queue": _q("s", "lower", "Training step: queue"),
+    "train_throughput": _q("1/s", "higher", "Training throughput, with the loader"),
+    "train_throughput_model": _q("1/s", "higher", "Training throughput, model alone"),
+    "loader_wait": _q("s", "lower", "Wait for the loader, per step"),
     "memory_inference": _q("B", "lower", "Peak memory, inference"),
     "memory_training": _q("B", "lower", "Peak memory, training step"),
+    "max_batch_inference": _q("pairs", "higher", "Largest batch, inference"),
+    "max_batch_training": _q("pairs", "higher", "Largest batch, training step"),
+    "energy_inference": _q("J", "lower", "Energy of an inference, per pair"),
+    "energy_training": _q("J", "lower", "Energy of a training step, per pair"),
+    "peak_flops": _q("FLOP/s", "neither", "Fastest matrix product"),
     "tr_r1": _q("%", "higher", "TR R@1"),
     "tr_r5": _q("%", "higher", "TR R@5"),
     "tr_r10": _q("%", "higher", "TR R@10"),
@@ -211,5 +227,10 @@ UNITS: dict[str, Quantity] = {
     "recall_mean": _q("%", "higher", "Mean recall"),
     "vqa_accuracy": _q("%", "higher", "VQA accuracy"),
     "vqa_binding": _q("%", "higher", "VQA accuracy, binding questions"),
+    "learning_recall": _q("%", "higher", "Validation recall, mean over the training"),
+    "learning_binding": _q("%", "higher", "Attribute swaps told apart, mean over the training"),
+    "steps_to_recall": _q("step", "lower", "Steps to recall"),
+    "cpu_seconds_to_recall": _q("s", "lower", "Processor time to recall"),
+    "steps_to_binding": _q("step", "lower", "Steps to binding"),
 }
 """The only place where a unit, a direction or a display name is written down."""

@@ -46,6 +46,8 @@ class MeasureSpec:
     needs: Can = NOTHING
     trains: bool = False
     """Whether the cell's objectives and momentum matter to it."""
+    bare: bool = False
+    """Whether it is given a subject on the meta device, and builds what it runs in processes of its own."""
 
 
 def _m(
@@ -56,10 +58,17 @@ def _m(
     *,
     needs: Can = NOTHING,
     trains: bool = False,
+    bare: bool = False,
 ) -> MeasureSpec:
     target = f"vlpbench.benchmarks.measures.{name}:{cls}"
     return MeasureSpec(
-        name=name, target=target, kind=kind, quantities=tuple(quantities.split()), needs=needs, trains=trains
+        name=name,
+        target=target,
+        kind=kind,
+        quantities=tuple(quantities.split()),
+        needs=needs,
+        trains=trains,
+        bare=bare,
     )
 
 
@@ -78,8 +87,16 @@ MEASURES: dict[str, MeasureSpec] = {
             trains=True,
         ),
         _m("memory", "Memory", "memory", "memory_inference memory_training", trains=True),
+        _m("max_batch", "MaxBatch", "memory", "max_batch_inference max_batch_training", trains=True, bare=True),
         _m("retrieval", "Retrieval", "accuracy", "tr_r1 tr_r5 tr_r10 ir_r1 ir_r5 ir_r10 recall_mean", trains=True),
         _m("vqa", "VQA", "accuracy", "vqa_accuracy vqa_binding", needs=Can.FUSE, trains=True),
+        _m(
+            "learning",
+            "Learning",
+            "accuracy",
+            "learning_recall learning_binding steps_to_recall cpu_seconds_to_recall steps_to_binding",
+            trains=True,
+        ),
     )
 }
 """Adding a measure is one file, one line here, one line for each quantity in `UNITS`, and one hand-computed test."""

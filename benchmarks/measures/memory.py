@@ -32,9 +32,9 @@ class Memory:
         meter = CudaMeter(subject.device) if subject.device.type == "cuda" else CpuMeter(subject.baseline)
         with subject.settings():
             with torch.inference_mode():
-                inference = _second(lambda: subject.forward(subject.batch()), meter)
+                inference = second(lambda: subject.forward(subject.batch()), meter)
             step = Step(subject)
-            training = _second(lambda: [phase() for phase in step.phases], meter)
+            training = second(lambda: [phase() for phase in step.phases], meter)
             parts = _parts(step)
         parts["activations and workspace"] = max(0, training["peak"] - sum(parts.values()))
         return Samples(
@@ -108,7 +108,8 @@ class CpuMeter:
         return {"peak": max(0, high - self.baseline), "total": high, "baseline": self.baseline}
 
 
-def _second(call: Callable[[], object], meter: Meter) -> dict[str, int]:
+def second(call: Callable[[], object], meter: Meter) -> dict[str, int]:
+    """What the meter says of a second call, after a reset: the first loads code and fills caches."""
     call()
     meter.reset()
     call()

@@ -138,7 +138,7 @@ def test_the_peak_is_that_of_the_second_call() -> None:
             order.append("read")
             return {}
 
-    memory._second(lambda: order.append("call"), Recorder())
+    memory.second(lambda: order.append("call"), Recorder())
     assert order == ["call", "reset", "call", "read"]
 
 
