@@ -32,6 +32,7 @@ ASIDE = frozenset(
     {"params_trainable", "params_touched", "flops_forward_backward", "first_call", "device_time"}
     | {"step_teacher", "step_ema", "step_queue", "train_throughput_model", "loader_wait"}
     | {"learning_recall", "learning_binding", "steps_to_recall", "cpu_seconds_to_recall", "steps_to_binding"}
+    | {"learning_recall", "learning_binding", "steps_to_recall", "cpu_seconds_to_recall", "steps_to_binding"}
     | {"step_forward", "step_backward", "step_optimizer", "step_momentum", "tr_r5", "tr_r10", "ir_r5", "ir_r10"}
 )
 """Quantities that are shown elsewhere; any other that records hold gets a column of its own."""
