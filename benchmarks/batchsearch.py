@@ -1,7 +1,7 @@
 """The largest batch that fits, in four trials at most: two probes, a straight line through them, a verification.
 
-Peak memory grows with the batch in nearly a straight line above what is there at any batch (weights, optimiser). Halving
-after a failure stops anywhere between half of what fits and all of it; a line knows where the limit is.
+Peak memory grows with the batch in nearly a straight line above what is there at any batch (weights, optimiser).
+Halving after a failure stops anywhere between half of what fits and all of it; a line knows where the limit is.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def search(trial: Trial, limit: int, *, first: int = 2) -> Found:
         limit: bytes.
         first: the smallest batch that makes sense.
 
-    The second probe is as many times the first as the limit is of the first's peak: if memory is a line with anything at
-    all at batch 0, that fits for certain, and it is as far from the first as can be, so that noise matters least.
+    The second probe is as many times the first as the limit is of the first's peak: if memory is a line with
+    anything at all at batch 0, that fits for certain, and it is as far away as can be, so that noise matters least.
     """
     tried: dict[int, int | None] = {}
     batch = first
@@ -85,13 +85,12 @@ def _next(tried: dict[int, int | None], limit: int) -> int:
     if not fitting:
         return failed or 0
     best, peak = fitting[-1]
+    if failed is not None and (needed := tried[failed] or (OVER * limit if len(fitting) > 1 else 0)):
+        whole = best + (limit - peak) * (failed - best) / (needed - peak)
+        return max(best, min(failed - 1, _share(whole, CLOSE)))
     if len(fitting) == 1:
         return (best + failed) // 2 if failed else max(FAR, int(best * limit / max(1, peak)))
     before, below = fitting[-2]
-    if failed is not None:
-        needed = tried[failed] or OVER * limit
-        whole = best + (limit - peak) * (failed - best) / (needed - peak)
-        return max(best, min(failed - 1, _share(whole, CLOSE)))
     slope = (peak - below) / (best - before)
     if slope <= 0:
         return FAR * best  # noise hides the growth; further out it will not
@@ -107,7 +106,7 @@ def _next(tried: dict[int, int | None], limit: int) -> int:
 def _room(fitting: list[tuple[int, int]], limit: int) -> float:
     """Rows that fit beyond the last of three points: on the line through the last two, bent upwards as the three are.
 
-    What a process takes anyhow hides the growth near the first point, which looks like a bend: it is believed up to `BEND`.
+    What a process takes anyhow hides the growth near the first point, which looks like a bend: `BEND` of it is believed.
     """
     (a, low), (b, middle), (c, high) = fitting
     room, slope = max(0, limit - high), (high - middle) / (c - b)

@@ -132,10 +132,8 @@ def _search(pool: Pool, cell: Cell, spec: MeasureSpec) -> dict[str, object]:
     if first.status is Status.OOM:
         raise torch.OutOfMemoryError(f"not even batch {SMALLEST} fits: {first.reason}")
     room = int(first.detail["room"])
-    if first.detail["read"]["peak"] > room:
-        raise torch.OutOfMemoryError(
-            f"not even batch {SMALLEST} fits: it takes {first.detail['read']['peak']:,} B of {room:,} B"
-        )
+    if (peak := first.detail["read"]["peak"]) > room:
+        raise torch.OutOfMemoryError(f"not even batch {SMALLEST} fits: it takes {peak:,} B of {room:,} B")
 
     def trial(batch: int) -> int | None:
         outcome = first if batch == SMALLEST else attempt(batch)
