@@ -232,10 +232,5 @@ UNITS: dict[str, Quantity] = {
     "steps_to_recall": _q("step", "lower", "Steps to recall"),
     "cpu_seconds_to_recall": _q("s", "lower", "Processor time to recall"),
     "steps_to_binding": _q("step", "lower", "Steps to binding"),
-    "learning_recall": _q("%", "higher", "Validation recall, mean over the training"),
-    "learning_binding": _q("%", "higher", "Attribute swaps told apart, mean over the training"),
-    "steps_to_recall": _q("step", "lower", "Steps to recall"),
-    "cpu_seconds_to_recall": _q("s", "lower", "Processor time to recall"),
-    "steps_to_binding": _q("step", "lower", "Steps to binding"),
 }
 """The only place where a unit, a direction or a display name is written down."""
