@@ -32,7 +32,6 @@ ASIDE = frozenset(
     {"params_trainable", "params_touched", "flops_forward_backward", "first_call", "device_time"}
     | {"step_teacher", "step_ema", "step_queue", "train_throughput_model", "loader_wait"}
     | {"learning_recall", "learning_binding", "steps_to_recall", "cpu_seconds_to_recall", "steps_to_binding"}
-    | {"learning_recall", "learning_binding", "steps_to_recall", "cpu_seconds_to_recall", "steps_to_binding"}
     | {"step_forward", "step_backward", "step_optimizer", "step_momentum", "tr_r5", "tr_r10", "ir_r5", "ir_r10"}
 )
 """Quantities that are shown elsewhere; any other that records hold gets a column of its own."""
@@ -148,7 +147,9 @@ def boards(everything: Sequence[Measured]) -> list[Board]:
 
 def _bound_measures(everything: Iterable[Measured]) -> set[str]:
     planned = {measure for measure, name in MAIN if quantity(name).unit in BOUND}
-    return planned | {m.measure for m in everything for name in m.estimates if quantity(name).unit in BOUND}
+    return planned | {
+        m.measure for m in everything for name in m.estimates if name not in ASIDE and quantity(name).unit in BOUND
+    }
 
 
 def _board(env: str, everything: Sequence[Measured]) -> Board:

@@ -97,13 +97,6 @@ MEASURES: dict[str, MeasureSpec] = {
             "learning_recall learning_binding steps_to_recall cpu_seconds_to_recall steps_to_binding",
             trains=True,
         ),
-        _m(
-            "learning",
-            "Learning",
-            "accuracy",
-            "learning_recall learning_binding steps_to_recall cpu_seconds_to_recall steps_to_binding",
-            trains=True,
-        ),
     )
 }
 """Adding a measure is one file, one line here, one line for each quantity in `UNITS`, and one hand-computed test."""
