@@ -85,6 +85,14 @@ BUILT_IN: tuple[ArchSpec, ...] = (
         "tiny small medium base base_plus large",
         "itc itm mlm",
     ),
+    _local(
+        "beit3",
+        "BEiT-3",
+        "Wang et al., 2022, arXiv:2208.10442",
+        "EMBED|FUSE|MASK|DECODE",
+        "tiny small medium base large",
+        "itc mlm",
+    ),
 )
 
 
