@@ -73,7 +73,7 @@ class BertShape:
 
 
 class BertEmbeddings(nn.Module):
-    """Word + position + token-type embeddings, then LayerNorm and dropout."""
+    """Word + position + token-type embeddings, then LayerNorm and dropout; with ``types`` 0 there is no type to add."""
 
     position_ids: Tensor
 
@@ -81,22 +81,25 @@ class BertEmbeddings(nn.Module):
         super().__init__()
         self.word_embeddings = nn.Embedding(vocab_size, shape.width, padding_idx=pad)
         self.position_embeddings = nn.Embedding(positions, shape.width)
-        self.token_type_embeddings = nn.Embedding(types, shape.width)
+        if types:
+            self.token_type_embeddings = nn.Embedding(types, shape.width)
         self.LayerNorm = nn.LayerNorm(shape.width, eps=shape.eps)
         self.dropout = nn.Dropout(shape.dropout)
         self.register_buffer("position_ids", torch.arange(positions)[None])  # (1, positions); official layouts keep it
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(B, L) -> (B, L, D); all tokens are of type 0.
+    def forward(self, ids: Tensor, start: int = 0) -> Tensor:
+        """(B, L) -> (B, L, D); all tokens are of type 0, and the first stands at position ``start``.
 
         Raises:
             ValueError: for a text longer than there are positions.
         """
-        length, positions = ids.shape[1], self.position_embeddings.num_embeddings
+        length, positions = start + ids.shape[1], self.position_embeddings.num_embeddings
         if length > positions:
             raise ValueError(f"a text of {length} tokens is longer than the {positions} positions of the model")
         # Positions and types are the same for every row, so they are read as slices and not looked up B * L times.
-        place = self.position_embeddings.weight[:length] + self.token_type_embeddings.weight[0]
+        place = self.position_embeddings.weight[start:length]
+        if hasattr(self, "token_type_embeddings"):
+            place = place + self.token_type_embeddings.weight[0]
         return self.dropout(self.LayerNorm(self.word_embeddings(ids) + place))
 
 

@@ -110,8 +110,41 @@ class VLModel(nn.Module, Generic[I, T]):
         return self.fuse(image, text).pooled
 
     def decode(self, image: I, target: T, prompt: T | None = None) -> Tensor:
-        """Next-token logits (B, L, V) for ``target``, causal; ``prompt`` is a question, None for captions."""
+        """Next-token logits (B, L, V) for ``target``, causal; ``prompt`` is a question, None for captions.
+
+        An architecture that has tokens of its own beside those of the texts adds their logits behind V.
+        """
         raise self._lacks(Can.DECODE)
+
+    def prepare_decode(self, image: I, prompt: T | None = None) -> Any:
+        """What every `decode_step` of texts for these images reads."""
+        return self.prepare_image(image), prompt
+
+    def decode_step(self, source: Any, ids: Tensor, past: Any = None, *, beams: int = 1) -> tuple[Tensor, Any]:
+        """Appends tokens to texts: their next-token logits, and the texts written by then.
+
+        This one keeps the tokens and decodes all of them anew at every step; a model that keeps keys and values
+        instead overrides it together with `prepare_decode`.
+
+        Args:
+            source: from `prepare_decode`, B rows.
+            ids: (B * beams, L) tokens to append, ``beams`` consecutive rows for each row of the source.
+            past: what the step before returned, rows possibly gathered by `take`; None at the first step.
+            beams: texts for each row of the source.
+
+        Returns:
+            (B * beams, L, V) logits, and ``past`` for the next step.
+        """
+        image, prompt = source
+        written = ids if past is None else torch.cat([past, ids], dim=1)
+        rows = torch.arange(len(ids), device=ids.device) // beams
+        target = self.encode_text(Text(ids=written, mask=torch.ones_like(written, dtype=torch.bool)))
+        logits = self.decode(take(image, rows), target, take(prompt, rows))
+        return logits[:, -ids.shape[1] :], written
+
+    def taught(self) -> VLModel[I, T]:
+        """What a momentum teacher copies: the model, or less where it has parts that no teacher runs."""
+        return self
 
     def word_embedding(self) -> nn.Embedding:
         """The table that maps token ids to vectors, for heads that tie their output weights to it."""

@@ -93,6 +93,15 @@ BUILT_IN: tuple[ArchSpec, ...] = (
         "tiny small medium base large",
         "itc mlm",
     ),
+    _local(
+        "blip",
+        "BLIP",
+        "Li et al., ICML 2022, arXiv:2201.12086",
+        "EMBED|FUSE|MASK|DECODE",
+        "tiny small medium base large",
+        "itc itm lm",
+        "off queue distill",
+    ),
 )
 
 

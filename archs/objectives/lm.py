@@ -33,7 +33,7 @@ class LM(Objective):
 
     def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
         """See the class; it is not distilled."""
-        logits = at_least_float32(view.model.decode(view.image, view.text)[:, :-1])
+        logits = at_least_float32(view.model.decode(view.image_prepared, view.text)[:, :-1])
         text = view.batch.text
         label = text.ids[:, 1:].masked_fill(~text.mask[:, 1:], _IGNORED)  # an index of tokens would wait for a device
         return F.cross_entropy(
