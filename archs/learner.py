@@ -140,7 +140,7 @@ class Learner(nn.Module):
         """What has a momentum copy: ``model``, and ``heads`` of objectives whose targets are softened."""
         twins = {name: o.twin() for name, o in self._objectives.items() if self._softens(name)}
         heads = nn.ModuleDict({name: twin for name, twin in twins.items() if twin is not None})
-        return nn.ModuleDict({"model": self.model, "heads": heads})
+        return nn.ModuleDict({"model": self.model.taught(), "heads": heads})
 
     def teacher(self, batch: Batch, masked: Masked | None = None) -> TeacherView | None:
         """The momentum teacher over a batch; None where there is none or nothing is trained."""
