@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from vlpbench.reports import details, stats
 from vlpbench.reports.board import quantity
+from vlpbench.reports.learning import learning_table
 from vlpbench.reports.measured import RECALLS, Measured, kind_estimate
 from vlpbench.reports.stats import Estimate
 from vlpbench.reports.table import Head, Item, Table, row_item, scorer_words, value_item
@@ -16,7 +17,12 @@ RATES = (*RECALLS, "recall_mean")
 
 def accuracy_tables(everything: Sequence[Measured]) -> list[Table]:
     """Those that the records hold something for."""
-    found = (scorer_table(everything), swap_table(everything), question_table(everything))
+    found = (
+        scorer_table(everything),
+        swap_table(everything),
+        question_table(everything),
+        learning_table(everything),
+    )
     return [table for table in found if table is not None]
 
 

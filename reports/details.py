@@ -90,6 +90,32 @@ def curve(detail: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
     return {k: [(float(s), float(x)) for s, x in zip(steps, v, strict=True)] for k, v in lines.items()}
 
 
+def looks(detail: dict[str, Any]) -> dict[str, list[float]]:
+    """What was seen on the way through the pre-training, by name, beside ``step`` and ``cpu_seconds``; equally long."""
+    found = _dig(detail, "pretraining", "curve", "looks")
+    series = {"step": found.get("step"), "cpu_seconds": found.get("cpu_seconds"), **_dig(found, "metrics")}
+    steps = series["step"]
+    if not steps or not isinstance(steps, (list, tuple)):
+        return {}
+    return {k: [float(x) for x in v] for k, v in series.items() if isinstance(v, list) and len(v) == len(steps)}
+
+
+def watched(detail: dict[str, Any]) -> dict[str, Any]:
+    """What was looked at: scorer, images, texts and pictures of the swap test."""
+    return _dig(detail, "pretraining", "curve", "looks", "what")
+
+
+def reached(detail: dict[str, Any], name: str) -> dict[str, Any]:
+    """Threshold, step and the rest of what a record says about the time to an accuracy."""
+    return _dig(detail, "reached", name)
+
+
+def amount(detail: dict[str, Any], name: str) -> float | None:
+    """A number that stands in the detail itself."""
+    found = detail.get(name)
+    return float(found) if isinstance(found, (int, float)) else None
+
+
 def _dig(found: Any, *path: str) -> dict[str, Any]:
     for key in path:
         found = found.get(key) if isinstance(found, dict) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from vlpbench.reports import curves, plots, scatter
+from vlpbench.reports import curves, learning, plots, scatter
 from vlpbench.reports.board import Board
 from vlpbench.reports.measured import Measured
 from vlpbench.reports.plots import Bar
@@ -34,7 +34,7 @@ def figures(board: Board, suffix: str = "", *, everywhere: bool = True) -> list[
     """
     timed: tuple[Callable[[Board, str], Figure | None], ...] = (latency, throughput, phases)
     before = (scatter.recall_against_work, scatter.vqa_against_work)
-    after = (parameters, curves.search_cost, curves.question_types, curves.learning)
+    after = (parameters, curves.search_cost, curves.question_types, learning.accuracy_curves, curves.learning)
     makers = (*before, *timed, *after) if everywhere else timed
     with style():
         return [figure for make in makers if (figure := make(board, suffix)) is not None]

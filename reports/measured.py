@@ -106,8 +106,9 @@ def measure_all(records: Sequence[Record]) -> list[Measured]:
 def _measured(key: tuple[Any, ...], found: list[Record]) -> Measured:
     row, measure, setting, scorer, k, env = key
     good = [record for record in found if record.status is Status.OK]
-    names = dict.fromkeys(name for record in good for name in record.samples)
-    estimates = {name: estimate(name, [r for r in good if name in r.samples]) for name in names}
+    # Of a time to an accuracy, the seeds that arrived say too little: what one lacks has no estimate.
+    names = dict.fromkeys(name for record in good for name in record.samples if all(name in r.samples for r in good))
+    estimates = {name: estimate(name, good) for name in names}
     return Measured(
         row=row,
         measure=measure,

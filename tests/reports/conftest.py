@@ -150,7 +150,7 @@ def accuracy_records(env: Env = HOST, seeds: int = 1) -> list[Record]:
                 recipe: dict[str, Any] = {"arch": arch, "momentum": state, "objectives": OBJECTIVES[arch]}
                 recipe |= {"size": "small", "data": "scenes", "budget": 1200, "batch": 64, "threads": 1, "seed": seed}
                 found += [_retrieval(recipe, scorer, env) for scorer in scorers]
-                found.append(_vqa(recipe, env))
+                found += [_vqa(recipe, env), _learning(recipe, env)]
     return found
 
 
@@ -165,7 +165,7 @@ def _retrieval(recipe: dict[str, Any], scorer: str, env: Env) -> Record:
     loss = {
         name: [0.4 + 3.5 * 2.0 ** (-s / (fall + 60 * i)) for s in steps] for i, name in enumerate(recipe["objectives"])
     }
-    curve = {"step": steps, "loss": loss, "cpu_seconds": [0.09 * s for s in steps]}
+    curve = {"step": steps, "loss": loss, "cpu_seconds": [0.09 * s for s in steps], "looks": looks(recipe)}
     rates = {
         name: {"percent": v[0], "total": 200 if name.startswith("tr") else 400}
         for name, v in values.items()
@@ -183,6 +183,49 @@ def _retrieval(recipe: dict[str, Any], scorer: str, env: Env) -> Record:
     k = 16 if scorer == "rerank" else None
     cell = Cell.model_validate(recipe | {"measure": "retrieval", "scorer": scorer, "k": k})
     return make(cell, values, env=env, detail=detail, seconds=118)
+
+
+LEARNT = {"clip": (400, 0.11), "vilt": (2500, 0.21), "albef": (500, 0.16)}
+"""Steps until half of what can be learnt is, and seconds of a step."""
+
+
+def looks(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Ten looks at a pre-training, after the first of which nothing is known yet."""
+    half, seconds = LEARNT[recipe["arch"]]
+    half *= {"off": 1.0, "queue": 1.2, "distill": 1.1}[recipe["momentum"]] * (1 + 0.05 * recipe["seed"])
+    steps = [120 * (i + 1) for i in range(10)]
+    recall = [95.0 * (1 - 2 ** (-s / half)) for s in steps]
+    binding = [50.0 + 45 * (1 - 2 ** -((s / half) ** 2)) for s in steps]
+    times = [seconds * s for s in steps]
+    what = {"scorer": "match" if recipe["arch"] == "vilt" else "embed", "images": 60, "texts": 60, "foils": 64}
+    metrics = {"recall": recall, "binding": binding}
+    return {"what": what, "step": steps, "cpu_seconds": times, "wall_seconds": times, "metrics": metrics}
+
+
+def _learning(recipe: dict[str, Any], env: Env) -> Record:
+    seen = looks(recipe)
+    found: dict[str, Any] = {}
+    for name, threshold in (("recall", 50.0), ("binding", 90.0)):
+        place = next((i for i, value in enumerate(seen["metrics"][name][:-1]) if value >= threshold), None)
+        found[name] = {"threshold": threshold, "within": 1200, "step": None, "after": None, "cpu_seconds": None}
+        if place is not None:
+            step = seen["step"][place]
+            found[name] |= {"step": step, "after": step - 120, "cpu_seconds": seen["cpu_seconds"][place]}
+    values = {
+        "learning_recall": seen["metrics"]["recall"],
+        "learning_binding": seen["metrics"]["binding"],
+        "steps_to_recall": [found["recall"]["step"]],
+        "cpu_seconds_to_recall": [found["recall"]["cpu_seconds"]],
+        "steps_to_binding": [found["binding"]["step"]],
+    }
+    detail = {
+        "pretraining": {"key": f"{recipe['arch']}-{recipe['momentum']}", "curve": {"looks": seen}},
+        "reached": found,
+        "flops_per_step": sum(PARTS[recipe["arch"]][1].values()) * 1e7 * 64,
+        "looks_share": 0.031,
+    }
+    cell = Cell.model_validate(recipe | {"measure": "learning"})
+    return make(cell, {k: v for k, v in values.items() if v != [None]}, env=env, detail=detail)
 
 
 def _vqa(recipe: dict[str, Any], env: Env) -> Record:

@@ -26,6 +26,7 @@ FIGURES = {
     "parameters",
     "search",
     "vqa-types",
+    "accuracy-curves",
     "learning",
 }
 
@@ -134,6 +135,7 @@ def test_tables_are_csv_and_the_twin_has_them_all(folder: Path):
         "retrieval",
         "swaps",
         "questions",
+        "time-to-accuracy",
         "measurements",
         "failures",
         "flags",
@@ -158,7 +160,7 @@ def test_failures_are_listed_with_their_reasons(records: list[Record]):
 
 def test_summary_has_the_numbers(records: list[Record]):
     report = assemble(records, title="t")
-    assert "41 cells: 37 measured, 4 not" in report.scope
+    assert "46 cells: 42 measured, 4 not" in report.scope
     said = {finding.lead: finding.text for finding in report.parts[0].findings}
     assert said["Momentum"].startswith("ALBEF's training step (base, batch 4) against the one without: ")
     assert re.search(r"with momentum distillation it costs 1\.3\d× \(1\.\d\d–1\.\d\d\) the time;", said["Momentum"])
@@ -171,7 +173,7 @@ def test_summary_has_the_numbers(records: list[Record]):
     assert "generated scenes" in accuracy
     assert "no claim beyond that" in accuracy
     assert "base models with random weights" in cost
-    assert flags.startswith("1 of 41 records carry a quality flag")
+    assert flags.startswith("1 of 46 records carry a quality flag")
 
 
 def test_environments_are_never_mixed_in_a_timing(two_machines: list[Record]):
