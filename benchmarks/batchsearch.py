@@ -106,7 +106,7 @@ def _next(tried: dict[int, int | None], limit: int) -> int:
 def _room(fitting: list[tuple[int, int]], limit: int) -> float:
     """Rows that fit beyond the last of three points: on the line through the last two, bent upwards as the three are.
 
-    What a process takes anyhow hides the growth near the first point, which looks like a bend: `BEND` of it is believed.
+    What a process takes anyhow hides the growth near the first point, which looks like a bend: `BEND` of it counts.
     """
     (a, low), (b, middle), (c, high) = fitting
     room, slope = max(0, limit - high), (high - middle) / (c - b)

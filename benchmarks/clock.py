@@ -11,13 +11,14 @@ import statistics
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
+from vlpbench.benchmarks.health import Health, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,6 +91,7 @@ class Timing:
     load: Load
     recompiles: int = 0
     """Graphs that torch.compile made during the samples."""
+    health: Health = field(default_factory=Health)
 
     @property
     def total(self) -> list[float]:
@@ -103,6 +105,7 @@ class Timing:
             "quality": asdict(quality(self.total)),
             "load": asdict(self.load),
             "recompiles": self.recompiles,
+            "health": self.health.detail(),
         }
 
     def flags(self) -> list[str]:
@@ -112,6 +115,7 @@ class Timing:
             found.append(f"foreign load: other processes kept {self.load.foreign_cores:.2f} cores busy")
         if self.load.waited is not None and self.load.waited > WAITED_MOST:
             found.append(f"contended: the timing thread waited for a core {self.load.waited:.0%} of the time")
+        found += self.health.flags()
         if self.recompiles:
             found.append(f"recompiled: torch.compile made {self.recompiles} graphs during the samples")
         return found
@@ -189,13 +193,14 @@ def sample(phases: Sequence[Phase], calls: int, *, warmup: Warmup, device: torch
     """Times ``calls`` calls after a warm-up: by CUDA events on a CUDA device, by the wall clock otherwise."""
     stopwatch = on_device if device is not None and device.type == "cuda" else wall
     graphs = _compiled_graphs()
-    with _no_garbage_collection(), watch_load() as load:
+    with watch() as health, _no_garbage_collection(), watch_load() as load:
         taken = stopwatch(phases, calls)
     return Timing(
         warmup=warmup,
         phases=tuple(tuple(phase) for phase in taken),
         load=load[0],
         recompiles=_compiled_graphs() - graphs,
+        health=health[0],
     )
 
 

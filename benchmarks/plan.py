@@ -181,7 +181,7 @@ def _untrainable(cell: Cell, spec: ArchSpec, _: Env) -> str | None:
 
 def _without_place(cell: Cell, _: ArchSpec, env: Env) -> str | None:
     kind = measures.spec(cell.measure).kind
-    if kind == "accuracy" and cell.data == "random":
+    if cell.data == "random" and (kind == "accuracy" or cell.measure == "train_throughput"):
         return f"{cell.measure} needs data to learn from; name a source, such as data = 'scenes'"
     if cell.device.startswith("cuda") and env.gpu is None and kind != "count":
         return f"device {cell.device!r} is not there: no GPU is visible"

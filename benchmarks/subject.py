@@ -77,6 +77,8 @@ class Subject:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device, draws:
             torch.manual_seed(cell.seed)
             model = registry.build(cell.arch, cell.size, changes).eval()
+        if cell.channels_last:
+            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a form of `to`
         return cls(
             cell=cell,
             spec=registry.get(cell.arch),
@@ -150,7 +152,7 @@ class Subject:
         masked = draw_masked(on_cpu, self.tokens, learner.recipe.mlm_probability, generator)
         return Draws(
             masked=Masked(
-                text=Text(ids=masked.text.ids.to(self.device), mask=batch.text.mask),
+                text=Text(ids=masked.text.ids.to(self.device), mask=batch.text.mask.to(self.device)),
                 position=masked.position.to(self.device),
                 label=masked.label.to(self.device),
             )
@@ -188,7 +190,7 @@ class Subject:
             ids[:, -1] = tokens.sep
         image = torch.randn(rows, 3, *self.model.image_size, **source)
         return Batch(
-            image=image.to(self.device),
+            image=image.to(self.device, memory_format=_order(self.cell)),
             text=Text(ids=ids.to(self.device), mask=torch.ones(rows, length, dtype=torch.bool, device=self.device)),
             sample_id=torch.arange(number * rows, (number + 1) * rows).to(self.device),
         )
@@ -230,7 +232,15 @@ def compile_verbs(learner: Learner) -> None:
     """Compiles the methods of the interface on the student and on the teacher, each for itself."""
     models: list[Any] = [module for module in learner.modules() if isinstance(module, VLModel)]
     for model in models:
-        for verb in ("encode_image", "encode_text", "prepare_image", "embed_image", "embed_text", "fuse"):
+        for verb in (
+            "encode_image",
+            "encode_text",
+            "prepare_image",
+            "embed_image",
+            "embed_text",
+            "fuse",
+            "fuse_pooled",
+        ):
             setattr(model, verb, torch.compile(getattr(model, verb)))
 
 
@@ -239,6 +249,11 @@ def _expected_masks(text: Text, probability: float) -> Masked:
     rows, length = text.ids.shape
     position = torch.empty(max(1, round(probability * rows * (length - 1))), dtype=torch.long, device="meta")
     return Masked(text=text, position=position, label=position)
+
+
+def _order(cell: Cell) -> torch.memory_format:
+    """How images lie in memory."""
+    return torch.channels_last if cell.channels_last else torch.contiguous_format
 
 
 def _first_word(tokens: SpecialTokens) -> int:

@@ -43,6 +43,8 @@ class MeasureSpec:
     """``count`` runs on the meta device; ``cost`` is timed, alone and interleaved over rounds; ``memory`` is alone in
     a process of its own; ``accuracy`` trains, side by side, one thread each."""
     quantities: tuple[str, ...]
+    sometimes: tuple[str, ...] = ()
+    """Quantities of cells on a GPU, or with momentum, alone."""
     needs: Can = NOTHING
     trains: bool = False
     """Whether the cell's objectives and momentum matter to it."""
@@ -59,6 +61,8 @@ def _m(
     needs: Can = NOTHING,
     trains: bool = False,
     bare: bool = False,
+    on_gpu: str = "",
+    with_teacher: str = "",
 ) -> MeasureSpec:
     target = f"vlpbench.benchmarks.measures.{name}:{cls}"
     return MeasureSpec(
@@ -66,6 +70,7 @@ def _m(
         target=target,
         kind=kind,
         quantities=tuple(quantities.split()),
+        sometimes=(*on_gpu.split(), *with_teacher.split()),
         needs=needs,
         trains=trains,
         bare=bare,
@@ -77,15 +82,24 @@ MEASURES: dict[str, MeasureSpec] = {
     for spec in (
         _m("params", "Params", "count", "params_stored params_trainable params_touched"),
         _m("flops", "Flops", "count", "flops_forward flops_forward_backward", trains=True),
-        _m("latency", "Latency", "cost", "latency first_call"),
+        _m("latency", "Latency", "cost", "latency first_call", on_gpu="device_time"),
         _m("throughput", "Throughput", "cost", "throughput"),
         _m(
             "train_step",
             "TrainStep",
             "cost",
             "step step_forward step_backward step_optimizer step_momentum",
+            with_teacher="step_teacher step_ema step_queue",
             trains=True,
         ),
+        _m(
+            "train_throughput",
+            "TrainThroughput",
+            "cost",
+            "train_throughput train_throughput_model loader_wait",
+            trains=True,
+        ),
+        _m("energy", "Energy", "cost", "energy_inference energy_training", trains=True),
         _m("memory", "Memory", "memory", "memory_inference memory_training", trains=True),
         _m("max_batch", "MaxBatch", "memory", "max_batch_inference max_batch_training", trains=True, bare=True),
         _m("retrieval", "Retrieval", "accuracy", "tr_r1 tr_r5 tr_r10 ir_r1 ir_r5 ir_r10 recall_mean", trains=True),

@@ -19,7 +19,7 @@ class Latency:
     """Seconds per call at the cell's batch, each call waited for; the first call of the process apart."""
 
     def run(self, subject: Subject, cell: Cell) -> Samples:
-        """Times on the wall clock; on CUDA the device's own time of as many calls goes into the detail."""
+        """Times on the wall clock; on CUDA the device's own clock times as many calls again."""
         subject.prepare()
 
         def infer() -> None:
@@ -32,10 +32,11 @@ class Latency:
         with subject.settings(), torch.inference_mode():
             timing = clock.measure((call,), limits=LIMITS)
             detail = timing.detail() | {"pairs_per_call": cell.batch}
+            values = {"latency": timing.total, "first_call": [timing.warmup.first]}
             if subject.device.type == "cuda":
-                detail["device_seconds"] = clock.on_device((infer,), len(timing.total))[0]
+                values["device_time"] = clock.on_device((infer,), len(timing.total))[0]
         return Samples(
-            values={"latency": timing.total, "first_call": [timing.warmup.first]},
+            values=values,
             detail=detail,
             flags=timing.flags(),
         )

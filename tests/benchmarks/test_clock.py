@@ -194,4 +194,4 @@ def test_own_work_is_told_from_foreign() -> None:
 def test_detail_is_what_a_record_can_store() -> None:
     detail = Timing(warmup=WARM, phases=((1.0, 2.0),), load=IDLE).detail()
     assert detail["warmup"] == {"first": 1.0, "calls": 3, "steady": True, "seconds": 1.0}
-    assert set(detail) == {"warmup", "quality", "load", "recompiles"}
+    assert set(detail) == {"warmup", "quality", "load", "recompiles", "health"}

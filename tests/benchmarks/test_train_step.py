@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import pairwise
 
 import pytest
 import torch
-from vlpbench.benchmarks import clock
+from vlpbench.benchmarks import clock, spans
 from vlpbench.benchmarks.measures import base, train_step
 from vlpbench.benchmarks.measures.train_step import PHASES, Step, TrainStep
 from vlpbench.benchmarks.subject import Subject
@@ -34,7 +35,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_phases_make_up_the_step(arch: str, objectives: tuple[str, ...], momentum: str) -> None:
     built = subject(arch=arch, objectives=objectives, momentum=momentum)
     found = TrainStep().run(built, built.cell)
-    assert set(found.values) == set(base.spec("train_step").quantities)
+    spec = base.spec("train_step")
+    assert set(found.values) == {*spec.quantities, *(spec.sometimes if momentum != "off" else ())}
     for number, step in enumerate(found.values["step"]):
         assert step == pytest.approx(sum(found.values[name][number] for name in PHASES))
     assert json.loads(json.dumps(found.detail)) == found.detail
@@ -138,3 +140,79 @@ def test_no_phase_waits_for_the_device() -> None:
             phase()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("momentum", ["queue", "distill"])
+def test_what_momentum_costs_is_told_apart(momentum: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part sleeps a time of its own, and the record says which slept how long."""
+    built = subject(momentum=momentum)
+    step = Step(built)
+    teacher = step.learner.momentum
+    assert teacher is not None
+    asleep = {"step_teacher": 0.004, "step_ema": 0.003, "step_queue": 0.002}
+
+    def slower(owner: object, method: str, seconds: float) -> None:
+        before = getattr(owner, method)
+
+        def slow(*args, **kwargs):
+            time.sleep(seconds)
+            return before(*args, **kwargs)
+
+        monkeypatch.setattr(owner, method, slow)
+
+    slower(teacher.twin["model"], "encode_image", asleep["step_teacher"])  # called once a step
+    slower(teacher, "update", asleep["step_ema"])
+    slower(teacher, "enqueue", asleep["step_queue"])
+    monkeypatch.setattr(train_step, "Step", lambda _: step)
+    found = TrainStep().run(built, built.cell).values
+    for name, seconds in asleep.items():
+        assert min(found[name]) >= seconds
+    count = len(found["step"])
+    assert all(len(found[name]) == count for name in asleep)
+    for number in range(count):
+        assert found["step_teacher"][number] < found["step_forward"][number]
+        parts = found["step_ema"][number] + found["step_queue"][number]
+        assert parts <= found["step_momentum"][number] <= parts + 0.002
+
+
+def test_nested_spans_of_one_name_count_once_and_only_within_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = [0]
+    monkeypatch.setattr(spans.time, "perf_counter_ns", lambda: at[0])
+    watch = spans.Spans(torch.device("cpu"))
+
+    def work(seconds: int) -> None:
+        at[0] += seconds * 10**9
+
+    inner = watch.wrapped("a", work)
+    outer = watch.wrapped("a", lambda: [work(1), inner(2)])
+    other = watch.wrapped("b", lambda: work(5))
+    outer()  # before the first call: for nobody
+    for _ in range(2):
+        watch.begin_call()
+        outer()
+        other()
+        inner(10)
+    assert watch.seconds("a", 2) == [13.0, 13.0]
+    assert watch.seconds("b", 1) == [5.0]
+    assert watch.seconds("c", 1) == [0]
+
+
+def test_on_cuda_spans_are_events_and_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = next(clockwork)
+
+        def elapsed_time(self, other: Event) -> float:
+            return 1e3 * (other.at - self.at)
+
+    clockwork = iter(range(10))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    watch = spans.Spans(torch.device("cuda"))
+    call = watch.wrapped("a", lambda: None)
+    watch.begin_call()
+    call()
+    call()
+    assert watch.seconds("a", 1) == [2.0]
