@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from vlpbench.archs.objectives.momentum import Momentum
 
 RATE = 0.995
 LAYERS = 12
-Run = Callable[[], object]
 
 
 def stack(width: int) -> nn.Module:
@@ -32,54 +29,13 @@ def by_parameter(teacher: nn.Module, student: nn.Module) -> None:
         mine.data = mine.data * RATE + theirs.data * (1.0 - RATE)
 
 
-def interleaved(runs: dict[str, Run], rounds: int = 20) -> dict[str, float]:
-    """Fastest time of each in seconds, taken in turn so that a slow moment of the machine meets all alike."""
-    best = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(("width", "wanted"), [(64, 6.0), (256, 2.5)])
-def test_one_fused_update_is_faster_than_a_loop(width: int, wanted: float) -> None:
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("width", "factor"), [(64, 6.0), (256, 2.5)])
+def test_one_fused_update_is_faster_than_a_loop(width: int, factor: float, goals) -> None:
     student = stack(width)
-    momentum, other, looped = (Momentum(student, rate=RATE) for _ in range(3))
-    best = interleaved(
-        {
-            "fused": lambda: momentum.update(student),
-            "again": lambda: other.update(student),
-            "loop": lambda: by_parameter(looped.twin, student),
-        }
-    )
-    slower, faster = max(best["fused"], best["again"]), min(best["fused"], best["again"])
-    if best["loop"] / slower < wanted and slower / faster > 1.3:
-        pytest.skip(f"the machine is too noisy to tell: the same work took {slower / faster:.2f} of its own time")
-    assert best["loop"] / slower >= wanted
-
-
-@pytest.mark.parametrize("width", [64, 256])
-def test_fused_update(benchmark: Any, width: int) -> None:
-    student = stack(width)
-    momentum = Momentum(student, rate=RATE)
-    benchmark.pedantic(momentum.update, args=(student,), rounds=10, warmup_rounds=2)
-
-
-@pytest.mark.parametrize("width", [64, 256])
-def test_update_by_parameter(benchmark: Any, width: int) -> None:
-    student = stack(width)
-    momentum = Momentum(student, rate=RATE)
-    benchmark.pedantic(by_parameter, args=(momentum.twin, student), rounds=10, warmup_rounds=2)
+    momentum, looped = Momentum(student, rate=RATE), Momentum(student, rate=RATE)
+    loop = partial(by_parameter, looped.twin, student)
+    goals.race("G6", partial(momentum.update, student), {f"EMA by parameter, width {width}": (loop, factor)}, rounds=20)
 
 
 def test_both_updates_agree() -> None:
