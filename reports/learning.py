@@ -155,12 +155,8 @@ def learning_table(everything: Sequence[Measured]) -> Table | None:
         return None
     heads = [Head(title=title) for title in ("Variant", "Scored by", "Model, data", "Environment")]
     heads += [_arrival_head(found, *column) for column in ARRIVALS]
-    heads += [_percent(quantity(name).title) for name in ("learning_recall", "learning_binding")]
-    heads += [
-        _percent("Last recall"),
-        _percent("Last attribute swaps"),
-        Head(title="Looking", note="% of the training", unit="%", better="lower", numeric=True),
-    ]
+    heads += [_mean_head(name, title) for name, title in MEANS.items()]
+    heads += [Head(title="Looking", note="% of training", unit="%", better="lower", numeric=True)]
     caption = (
         "The first look at which validation accuracy had reached the threshold, if the next look confirms it; below, "
         "the look before. Over several seeds the median, where one that did not arrive is later than all that did."
@@ -175,20 +171,20 @@ ARRIVALS = (
     ("steps_to_binding", "binding", "step"),
 )
 """Quantity, what is reached, and the series that says when."""
+MEANS = {"learning_recall": "Recall, mean", "learning_binding": "Swaps, mean"}
+"""Quantities over all looks, and what a column calls them."""
 
 
 def _learning_row(m: Measured) -> tuple[Item, ...]:
-    fields, looks = dict(m.setting), details.looks(m.first.detail)
+    fields = dict(m.setting)
     share = details.amount(m.first.detail, "looks_share")
     words = (details.watched(m.first.detail).get("scorer", ""), f"{fields['size']}, {fields['data']}", m.env)
-    means = [m.estimates.get(name) for name in ("learning_recall", "learning_binding")]
-    last = [looks[name][-1] if name in looks else None for name in ("recall", "binding")]
+    means = [m.estimates.get(name) for name in MEANS]
     return (
         row_item(m.row),
         *(Item(text=str(word)) for word in words),
         *(arrival(m, name, series) for _, name, series in ARRIVALS),
         *(value_item(value, PERCENT, m) if value else _absent() for value in means),
-        *(_absent() if value is None else _number(value, m) for value in last),
         _absent() if share is None else _number(100 * share, m),
     )
 
@@ -204,8 +200,7 @@ def arrival(m: Measured, name: str, series: str) -> Item:
     middle, unit = median(times), scale("s" if series == "cpu_seconds" else "step", [t for t in times if t < math.inf])
     if math.isinf(middle):
         within = max(int(found.get("within", 0)) for found in told)
-        note = ", ".join(filter(None, (f"not within {within:,} steps", seeds)))
-        return Item(text=f"> {within:,} steps", note=note, record=m.first.id, kind="absent")
+        return Item(text=f"> {within:,} steps", note=seeds or "not reached", record=m.first.id, kind="absent")
     show: Callable[[float], str] = unit.full if series == "cpu_seconds" else "{:,.0f}".format
     before = told[0].get("after") if len(told) == 1 and series == "step" else None
     note = seeds if before is None else f"not yet after {before:,}"
@@ -227,8 +222,9 @@ def _arrival_head(found: Sequence[Measured], name: str, reached: str, _: str) ->
     return Head(title=meaning.title, note=note, unit=meaning.unit, better=meaning.better, numeric=True)
 
 
-def _percent(title: str) -> Head:
-    return Head(title=title, unit="%", note="%", better="higher", numeric=True)
+def _mean_head(name: str, title: str) -> Head:
+    meaning = quantity(name)
+    return Head(title=title, full=meaning.title, unit="%", note="%", better=meaning.better, numeric=True)
 
 
 def _absent() -> Item:
