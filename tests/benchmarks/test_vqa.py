@@ -13,10 +13,11 @@ import torch
 from vlpbench.archs.types import Unsupported
 from vlpbench.benchmarks import schedule
 from vlpbench.benchmarks.data.sources import open_source
+from vlpbench.benchmarks.finetune import Judged
 from vlpbench.benchmarks.loop import fit
 from vlpbench.benchmarks.measures import base
 from vlpbench.benchmarks.measures.base import Samples
-from vlpbench.benchmarks.measures.vqa import Answered, Answering
+from vlpbench.benchmarks.measures.vqa import Answering, binding
 from vlpbench.benchmarks.metrics import Rate
 from vlpbench.benchmarks.subject import Subject
 from vlpbench.benchmarks.worker import CACHE_VARIABLE
@@ -59,20 +60,20 @@ class Asked:
 def test_rates_by_hand() -> None:
     questions: Any = Asked()
     correct = np.array([True, True, False, False, True, False, False])
-    answered = Answered(correct=correct, truth=np.array([4, 4, 5, 9, 9, 1, 2]), questions=questions)
+    answered = Judged(correct=correct, truth=np.array([4, 4, 5, 9, 9, 1, 2]), data=questions)
     assert answered.accuracy == Rate(hits=3, total=7)
     assert answered.kinds == {
         "colour": Rate(hits=2, total=3),
         "count": Rate(hits=1, total=2),
         "shape": Rate(hits=0, total=2),
     }
-    assert answered.binding == pytest.approx((200 / 3 + 0) / 2)  # by type, not by question
+    assert binding(answered) == pytest.approx((200 / 3 + 0) / 2)  # by type, not by question
     assert answered.majority == pytest.approx(100 * (2 + 2 + 1) / 7)
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(answered.detail()["correct"]), np.uint8))
     assert bits[:7].astype(bool).tolist() == correct.tolist()
     (flag,) = answered.flags()
     assert "not above chance" in flag
-    right = Answered(correct=np.ones(700, bool), truth=np.arange(700) % 7, questions=questions)
+    right = Judged(correct=np.ones(700, bool), truth=np.arange(700) % 7, data=questions)
     questions.kind = np.zeros(700, np.int64)
     assert right.flags() == []
 
