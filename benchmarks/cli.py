@@ -28,6 +28,9 @@ _SUITE: Arguments = (
     ("--again", {"action": "store_true", "help": "measure what is done already once more"}),
 )
 _CACHE: Arguments = (("--cache", {"metavar": "DIR", "help": "folder of shared pre-trainings (default: OUT/.cache)"}),)
+_EVENTS: Arguments = (
+    ("--tensorboard", {"metavar": "DIR", "help": "write events of every pre-training, to follow it in TensorBoard"}),
+)
 _JSON: Arguments = (("--json", {"action": "store_true", "help": "print JSON for machines"}),)
 
 COMMANDS: dict[str, tuple[str, str, str, Arguments]] = {
@@ -40,7 +43,7 @@ comes, and writes the report. Run again after a kill or a failure, it does only 
 {_FOLDERS}
 
 example: vlpbench run quick --only measure=flops|latency""",
-        (*_SUITE, *_CACHE, *_JSON),
+        (*_SUITE, *_CACHE, *_EVENTS, *_JSON),
     ),
     "plan": (
         "vlpbench.benchmarks.cli_run:plan",
@@ -84,6 +87,7 @@ example: vlpbench ablate --arch NAME --only ladder""",
             ("--out", {"metavar": "DIR", "help": "results folder"}),
             ("--again", {"action": "store_true", "help": "measure what is done already once more"}),
             *_CACHE,
+            *_EVENTS,
             *_JSON,
         ),
     ),

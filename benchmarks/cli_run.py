@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlpbench.benchmarks import env as environment
+from vlpbench.benchmarks.events import require
 from vlpbench.benchmarks.fields import SuiteError, check_value, label, select
 from vlpbench.benchmarks.folders import report_folder, results_folder
 from vlpbench.benchmarks.plan import PHASES, Action, Plan, make_plan
@@ -47,9 +48,11 @@ def run_suite(suite: Suite, options: Namespace, closing: Closing | None = None) 
 
     Args:
         suite: what is asked for.
-        options: ``out``, ``again``, ``cache`` and ``json``.
+        options: ``out``, ``again``, ``cache``, ``tensorboard`` and ``json``.
         closing: called once all is measured.
     """
+    if options.tensorboard:
+        require()
     signal.signal(signal.SIGTERM, _interrupt)
     store, env, plan = _prepare(suite, options)
     say = _silent if options.json else _say
@@ -129,7 +132,8 @@ def _measure(plan: Plan, store: Store, env: Env, options: Namespace) -> Summary:
         return Summary(done=0, skipped=len(plan.items), failed=0)
     cache = Path(options.cache) if options.cache else store.folder / ".cache"
     with progress_for(plan, json=options.json) as progress:
-        runner = Runner(plan, store, env, cache=cache, progress=progress)
+        events = str(Path(options.tensorboard).absolute()) if options.tensorboard else ""
+        runner = Runner(plan, store, env, cache=cache, progress=progress, tensorboard=events)
         try:
             return runner.run()
         except KeyboardInterrupt:

@@ -52,12 +52,16 @@ class Summary:
 class Runner:
     """One run of a plan into a store."""
 
-    def __init__(self, plan: Plan, store: Store, env: Env, *, cache: Path, progress: Progress) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, env: Env, *, cache: Path, progress: Progress, tensorboard: str = ""
+    ) -> None:
         self.plan = plan
         self.store = store
         self.env = env
         self.cache = cache
         self.progress = progress
+        self.tensorboard = tensorboard
+        """Folder in which pre-trainings write events; empty for none."""
         self.seed = secrets.randbits(32)
         """Of the orders in which rounds visit their cells."""
         self._statuses: list[Status] = []
@@ -149,7 +153,14 @@ class Runner:
     def _start(self, pool: Pool, cell: Cell, number: int | None = None) -> None:
         spec = measures.spec(cell.measure)
         threads = 1 if spec.kind in ("count", "accuracy") else None
-        job = Job(cell=cell, measure=spec, subject=SUBJECT, threads=threads, cache=str(self.cache))
+        job = Job(
+            cell=cell,
+            measure=spec,
+            subject=SUBJECT,
+            threads=threads,
+            cache=str(self.cache),
+            tensorboard=self.tensorboard,
+        )
         pool.start(job, self.plan.suite.timeout)
         self.progress.began(cell, number)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlpbench.benchmarks import schedule
 from vlpbench.benchmarks.env import package_folder
-from vlpbench.benchmarks.worker import CACHE_VARIABLE
+from vlpbench.benchmarks.worker import BOARD_VARIABLE, CACHE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 AFTERWARDS = ("measure", "scorer", "k", "finetune", "finetune_momentum")
 """Fields of a cell that pre-training does not read."""
-BOARD_VARIABLE = "VLPBENCH_TENSORBOARD"
-"""Environment variable with the folder in which pre-trainings write events; empty where none are asked for."""
 CODE = (
     ("vlpbench.archs", "**/*.py"),
     ("vlpbench.benchmarks.data", "**/*.py"),
@@ -119,8 +117,11 @@ def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progres
         if state is not None:
             learner.load_state_dict(state["learner"])
             curve = Curve.of(state["curve"])
+            _write_events(cell, key, config, curve)
         else:
-            curve = _train(subject, learner, source, config, state_file(cache, key, source, "checkpoint"), progress)
+            checkpoint = state_file(cache, key, source, "checkpoint")
+            with _with_events(cell, key, config, learner, progress) as told:
+                curve = _train(subject, learner, source, config, checkpoint, told)
             finished.save({"learner": learner.state_dict(), "curve": curve.as_dict()})
             state_file(cache, key, source, "checkpoint").remove()
     return Pretrained(learner=learner.eval(), curve=curve, config=config, key=key, cached=state is not None)
@@ -242,6 +243,42 @@ def _train(
         progress=progress,
         watch=watch(subject, learner, source, config),
     )
+
+
+def _run_folder(cell: Cell, key: str) -> Path | None:
+    """Where the events of a pre-training go; None where none are asked for."""
+    given = os.environ.get(BOARD_VARIABLE)
+    return Path(given) / f"{cell.arch}-{cell.momentum}-{key}" if given else None
+
+
+@contextmanager
+def _with_events(
+    cell: Cell, key: str, config: TrainConfig, learner: Learner, progress: Progress | None
+) -> Iterator[Progress | None]:
+    """``progress``, with events written as the training tells of itself."""
+    folder = _run_folder(cell, key)
+    if folder is None:
+        yield progress
+        return
+    from vlpbench.benchmarks.events import Events
+
+    events = Events(folder, config)
+    try:
+        yield events.progress(learner.recipe.objectives, progress)
+    finally:
+        events.close()
+
+
+def _write_events(cell: Cell, key: str, config: TrainConfig, curve: Curve) -> None:
+    """Events of a training that was found finished, unless they are there already."""
+    folder = _run_folder(cell, key)
+    if folder is None or folder.exists():
+        return
+    from vlpbench.benchmarks.events import Events
+
+    events = Events(folder, config)
+    events.replay(curve)
+    events.close()
 
 
 @once

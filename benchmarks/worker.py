@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "VLPBENCH_CACHE"
 """Environment variable by which a measure learns the folder of shared pre-trainings."""
+BOARD_VARIABLE = "VLPBENCH_TENSORBOARD"
+"""Environment variable with the folder in which pre-trainings write events; empty where none are asked for."""
 SUBJECT = "vlpbench.benchmarks.subject:Subject"
 TAIL = 12
 """Lines of a traceback that a record keeps."""
@@ -44,6 +46,8 @@ class Job:
     """Threads of torch; None leaves its choice."""
     cache: str = ""
     """Folder of shared pre-trainings."""
+    tensorboard: str = ""
+    """Folder in which pre-trainings write events; empty for none."""
     log: str = os.devnull
     """File that takes what the process and its libraries print."""
 
@@ -69,6 +73,7 @@ def main(connection: Connection, job: Job) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ[CACHE_VARIABLE] = job.cache
+    os.environ[BOARD_VARIABLE] = job.tensorboard
     connection.send(run(job))
     connection.close()
 
