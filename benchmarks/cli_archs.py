@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vlpbench.archs import registry
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vlpbench.archs.registry import ArchSpec
-    from vlpbench.benchmarks.measures.base import Samples
+    from vlpbench.benchmarks.subject import Subject
     from vlpbench.results.record import Cell
 
 COMPONENTS = ("image", "text", "fusion", "head")
 """What the FLOPs of a pair are divided into."""
+PAIRS = 2
+"""Of a training step that is counted; one pair alone has no negatives."""
 
 
 def archs(options: Namespace) -> int:
@@ -35,11 +38,18 @@ def archs(options: Namespace) -> int:
 
 def describe(spec: ArchSpec, size: str) -> dict[str, Any]:
     """Structure, parameters and FLOPs of a pair by component, and of a training step in every momentum state."""
+    from vlpbench.benchmarks import flopcount
+    from vlpbench.benchmarks.measures import flops
+    from vlpbench.benchmarks.measures.params import Params
     from vlpbench.benchmarks.subject import Subject
 
-    cell = _cell(spec, size)
-    structure = Subject.build(cell, meta=True).model.structure()
-    params, flops = _measured(cell, "params"), _measured(cell, "flops")
+    subject = Subject.build(_cell(spec, size), meta=True)
+    structure = subject.model.structure()
+    with flopcount.counting():  # for its memory of shapes, whose computation is what takes time
+        params = Params().run(subject, subject.cell)
+    with subject.settings():
+        parts = {name: count.flops for name, count in flops.components(subject).items()}
+        both = flops.training(subject)["total"]
     found = {
         "name": spec.name,
         "size": size,
@@ -54,49 +64,44 @@ def describe(spec: ArchSpec, size: str) -> dict[str, Any]:
         "notes": list(structure.notes),
         "params": {name: int(params.values[f"params_{name}"][0]) for name in ("stored", "trainable", "touched")}
         | {"by_component": params.detail["by_component"]},
-        "flops": {name: flops.values[f"flops_{name}"][0] for name in ("forward", "forward_backward")}
-        | {name: flops.detail["by_component"][name] for name in COMPONENTS},
+        "flops": {"forward": float(sum(parts.values())), "forward_backward": float(both)}
+        | {name: float(parts[name]) for name in COMPONENTS},
     }
     if len(spec.momentum) > 1:
-        found["momentum"] = _states(spec, size)
+        found["momentum"] = _states(subject)
     return found
 
 
-def _states(spec: ArchSpec, size: str) -> dict[str, dict[str, Any]]:
-    """What training in each momentum state holds, and what one step takes for a pair, without the optimiser.
+def _states(subject: Subject) -> dict[str, dict[str, Any]]:
+    """What training in each momentum state holds, and what one step takes for a pair, without the optimiser."""
+    from vlpbench.benchmarks.measures import flops
+    from vlpbench.benchmarks.measures.params import of_learner
 
-    A step with momentum is counted beside one without, so the state ``off`` is known from any other.
-    """
-    states, off = {}, {}
-    for momentum in (state for state in spec.momentum if state != "off"):
-        cell = _cell(spec, size, objectives=spec.objectives, momentum=momentum, batch=2)
-        learner, flops = _measured(cell, "params").detail["learner"], _measured(cell, "flops").detail["training"]
-        trainable = learner["model"] + learner["objectives"]
+    states: dict[str, dict[str, Any]] = {}
+    for momentum in subject.spec.momentum:
+        update = {"objectives": subject.spec.objectives, "momentum": momentum, "batch": PAIRS}
+        trained = replace(subject, cell=subject.cell.model_copy(update=update))
+        learner = trained.learner()
+        with trained.settings():
+            work = flops.step(trained, learner)["total"] / PAIRS
+        held = of_learner(learner)
+        trainable = held["model"] + held["objectives"]
         states[momentum] = {
-            "stored": trainable + learner["momentum"],
+            "stored": trainable + held["momentum"],
             "trainable": trainable,
-            "momentum": learner["momentum"],
-            "queue": learner["queue"],
-            "flops_step": flops["total"],
-            "flops_momentum": flops["momentum"],
+            "momentum": held["momentum"],
+            "queue": held["queue"],
+            "flops_step": work,
         }
-        without = {"stored": trainable, "flops_step": flops["total"] - flops["momentum"]}
-        off = states[momentum] | without | {"momentum": 0, "queue": 0, "flops_momentum": 0.0}
-    return {"off": off} | states
+    for state in states.values():
+        state["flops_momentum"] = state["flops_step"] - states["off"]["flops_step"]
+    return states
 
 
-def _cell(spec: ArchSpec, size: str, **fields: Any) -> Cell:
+def _cell(spec: ArchSpec, size: str) -> Cell:
     from vlpbench.results.record import Cell
 
-    return Cell(arch=spec.name, size=size, measure="params", **fields)
-
-
-def _measured(cell: Cell, measure: str) -> Samples:
-    from vlpbench.benchmarks.measures import base
-    from vlpbench.benchmarks.subject import Subject
-
-    cell = cell.model_copy(update={"measure": measure})
-    return base.load(measure).run(Subject.build(cell, meta=True), cell)
+    return Cell(arch=spec.name, size=size, measure="params")
 
 
 def _listed(spec: ArchSpec) -> dict[str, Any]:

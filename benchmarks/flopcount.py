@@ -1,8 +1,8 @@
 """Two independent counters of floating point work, and what each of them did not see.
 
-`count` is the primary: torch's `FlopCounterMode`, two FLOPs for a multiply-add. `cross_check` is fvcore over a traced
-graph, which counts multiply-adds once. Both count matrix products, convolutions and attention; fvcore also counts norms
-and pooling, which is kept apart. Causal attention is counted as full by both.
+`count` is the primary: torch's table of formulas over every operator that runs, two FLOPs for a multiply-add.
+`cross_check` is fvcore over a traced graph, which counts multiply-adds once. Both count matrix products, convolutions
+and attention; fvcore also counts norms and pooling, which is kept apart. Causal attention is counted as full by both.
 
 Counted on the meta device, attention runs as its two batched products: on a CPU or GPU the backward pass of a fused
 kernel recomputes the scores, so that the same mathematics would count 2.5 instead of 2 forwards.
@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import flop_registry
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # fvcore scripts functions when imported, which torch deprecates
@@ -75,35 +76,97 @@ class CrossCheck:
     """As in `Count`."""
 
 
-class _Log(TorchDispatchMode):
-    """Counts the operators that run, as they are after torch's counter has taken composite ones apart."""
+class _Counter(TorchDispatchMode):
+    """Sums torch's formulas over the operators that run, after composite ones were taken apart.
+
+    On meta nothing but shapes is computed, by functions in Python that take most of the time; as layers repeat, each is
+    asked once and its answer given again.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: Counter[Any] = Counter()
+        self.flops: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()
+        self._shapes: dict[Any, Any] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.seen[func.overloadpacket] += 1
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is None and _composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
+        out = self._run(func, args, kwargs)
+        name = _name(func.overloadpacket)
+        if formula is not None:
+            self.flops[name] += formula(*args, **kwargs, out_val=out)
+        elif _LOOKS_LIKE_PRODUCT.search(name):
+            self.missed[name] += 1
+        return out
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not _fresh(func):
+            return func(*args, **kwargs)
+        devices: list[torch.device] = []
+        key = (func, _geometry(args, devices), _geometry(tuple(kwargs.items()), devices))
+        if not devices or any(device.type != "meta" for device in devices):
+            return func(*args, **kwargs)
+        known = self._shapes.get(key)
+        if known is None:
+            out = func(*args, **kwargs)
+            self._shapes[key] = tree_map_only(Tensor, _Like.of, out)
+            return out
+        return known.new() if isinstance(known, _Like) else tree_map_only(_Like, _Like.new, known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Like:
+    """What a tensor on meta is."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Like:
+        return cls(shape=x.shape, stride=x.stride(), dtype=x.dtype)
+
+    def new(self) -> Tensor:
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
+
+
+@cache
+def _composite(func: Any) -> bool:
+    """Whether the operator is only a name for others; it reaches a counter under inference mode alone."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+@cache
+def _fresh(func: Any) -> bool:
+    """Whether the operator returns new tensors, and none that it was given or a view of one."""
+    schema = func._schema
+    return not schema.is_mutable and all(result.alias_info is None for result in schema.returns)
+
+
+def _geometry(value: Any, devices: list[torch.device]) -> Any:
+    """All of an argument that a shape can depend on, hashable; the devices of its tensors are appended."""
+    if isinstance(value, Tensor):
+        devices.append(value.device)
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, (tuple, list)):
+        return tuple(_geometry(item, devices) for item in value)
+    return type(value), value  # a scalar's type decides the result's, and True equals 1
 
 
 @contextmanager
 def counting() -> Iterator[Callable[[], Count]]:
     """Counts what runs in the body; the function it gives may be called at any time for the count so far."""
-    log, counter = _Log(), FlopCounterMode(display=False)
 
     def so_far() -> Count:
-        found = {_name(operator): flops for operator, flops in counter.get_flop_counts().get("Global", {}).items()}
-        missed = {
-            _name(operator): times
-            for operator, times in log.seen.items()
-            if operator not in flop_registry and _LOOKS_LIKE_PRODUCT.search(operator.__name__)
-        }
-        return Count(flops=counter.get_total_flops(), by_operator=found, uncounted=missed)
+        return Count(flops=counter.flops.total(), by_operator=dict(counter.flops), uncounted=dict(counter.missed))
 
-    with log, counter:  # the log lies outside, so it sees what the counter lets through
+    with _Counter() as counter:
         yield so_far
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from vlpbench.benchmarks.subject import Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from vlpbench.archs.learner import Learner
     from vlpbench.results.record import Cell
 
 TOLERANCE = 0.01
@@ -33,18 +35,18 @@ class Flops:
             parts = components(subject)
             forward = functools.reduce(operator.add, parts.values())
             check = _cross_check(subject)
-            training = _training(subject, cell)
+            trained = training(subject)
         pairs = cell.batch
         return Samples(
             values={
                 "flops_forward": [forward.flops / pairs],
-                "flops_forward_backward": [training["total"] / pairs],
+                "flops_forward_backward": [trained["total"] / pairs],
             },
             detail={
                 "by_component": {name: part.flops / pairs for name, part in parts.items()},
                 "by_operator": {name: flops / pairs for name, flops in forward.by_operator.items()},
                 "causal_attention": "counted as full",
-                "training": {name: value / pairs for name, value in training.items()},
+                "training": {name: value / pairs for name, value in trained.items()},
                 "counters": _counters(forward, check, pairs),
                 "image_size": list(subject.model.image_size),
                 "text_len": subject.model.text_len,
@@ -79,33 +81,33 @@ def components(subject: Subject) -> dict[str, flopcount.Count]:
         return {name: flopcount.count(verb) for name, verb in verbs.items()}
 
 
-def _training(subject: Subject, cell: Cell) -> dict[str, int]:
+def training(subject: Subject) -> dict[str, int]:
     """Work of a training step without its optimiser: of the cell's objectives, or else of the forward's outputs.
 
     ``momentum`` is what the momentum model adds: the step counted with and without it.
     """
+    cell = subject.cell
     if not cell.objectives:
         with flopcount.counting() as so_far:
             outputs = subject.forward(subject.batch())
             forward = so_far().flops
             torch.stack([output.sum() for output in outputs]).sum().backward()
             return {"forward": forward, "total": so_far().flops, "momentum": 0}
-    found = _step(subject)
-    plain = found if cell.momentum == "off" else _step(Subject.build(_without_momentum(cell), meta=True))
-    return found | {"momentum": found["total"] - plain["total"]}
+    found = step(subject, subject.learner())
+    if cell.momentum == "off":
+        return found | {"momentum": 0}
+    without = replace(subject, cell=cell.model_copy(update={"momentum": "off", "distilled": ()}))
+    return found | {"momentum": found["total"] - step(without, without.learner())["total"]}
 
 
-def _step(subject: Subject) -> dict[str, int]:
-    learner, batch = subject.learner(), subject.batch()
+def step(subject: Subject, learner: Learner) -> dict[str, int]:
+    """Work of one forward of the learner, and of it with its backward."""
+    batch = subject.batch()
     with flopcount.counting() as so_far:
         loss = learner.total(learner(batch, draws=subject.draws(learner, batch)))
         forward = so_far().flops
         loss.backward()
         return {"forward": forward, "total": so_far().flops}
-
-
-def _without_momentum(cell: Cell) -> Cell:
-    return cell.model_copy(update={"momentum": "off", "distilled": ()})
 
 
 def _cross_check(subject: Subject) -> flopcount.CrossCheck:

@@ -37,7 +37,7 @@ class Params:
             "untouched": sorted(set(named) - used),
         }
         if cell.objectives:
-            detail["learner"] = _learner(subject.learner())
+            detail["learner"] = of_learner(subject.learner())
         return Samples(
             values={
                 "params_stored": [float(_numel(named.values()))],
@@ -78,7 +78,7 @@ def _by_component(subject: Subject, named: dict[str, nn.Parameter]) -> dict[str,
     return dict(found)
 
 
-def _learner(learner: Learner) -> dict[str, int]:
+def of_learner(learner: Learner) -> dict[str, int]:
     """What training adds to the model: heads, the momentum copy of both, and the queue's buffers."""
     model = parameter_count(learner.model)
     momentum = learner.momentum
