@@ -21,7 +21,7 @@ from vlpbench.archs.types import Unsupported
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vlpbench.archs.types import Batch, Fused, Masked, Negatives
+    from vlpbench.archs.types import Batch, Masked, Negatives
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -121,15 +121,15 @@ class Learner(nn.Module):
         if self.momentum is not None:
             self.momentum.forget_step()
 
-    def match_logits(self, fused: Fused) -> Tensor:
-        """(B,) matching score of fused pairs, larger is better.
+    def match_logits(self, pooled: Tensor) -> Tensor:
+        """(B,) matching score of fused pairs, larger is better, from what `VLModel.fuse_pooled` gives: (B, D).
 
         Raises:
             Unsupported: without a matching objective.
         """
         for objective in self._objectives.values():
             if isinstance(objective, ITM):
-                return objective.match_logits(fused)
+                return objective.match_logits(pooled)
         raise Unsupported(f"pairs are scored by the matching head, and {self.recipe.objectives} trains none")
 
     @property

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vlpbench.archs.blocks import BertEmbeddings, BertShape, ConvStem, MaskedHead, init_bert, init_by_fan_in
@@ -72,14 +73,7 @@ SIZES: Mapping[str, ViltConfig] = {
         mlp_ratio=2.5,
     ),
     "medium": ViltConfig(
-        image_size=(64, 64),
-        patch=16,
-        stem="conv",
-        text_len=16,
-        vocab_size=40,
-        width=384,
-        layers=11,
-        heads=6,
+        image_size=(64, 64), patch=16, stem="conv", text_len=16, vocab_size=40, width=384, layers=11, heads=6
     ),
     "base": ViltConfig(
         image_size=(384, 640),
@@ -93,8 +87,7 @@ SIZES: Mapping[str, ViltConfig] = {
         dropout=0.1,
     ),
 }
-"""``base`` is B/32 at the paper's largest image (section 3.2). ``small`` and ``medium`` match the other architectures'
-parameters within 10 %."""
+"""``base``: B/32 at the paper's largest image (section 3.2). ``small``, ``medium``: others' parameters within 10 %."""
 
 NOT_OURS: Mapping[str, str] = {
     "mlm_score": "masked-token head: build it with `mlm_head`, which has the same names without this prefix",
@@ -201,13 +194,18 @@ class Vilt(VLModel[Tokens, Tokens]):
 
     def fuse(self, image: Tokens, text: Tokens) -> Fused:
         """The whole transformer over [text; image]; pooled is the text's first token through a tanh layer."""
-        x = torch.cat([text.x, image.x], dim=1)
-        # (B, 1, 1, L + N): whoever asks, heads and queries alike.
-        seen = torch.cat([text.valid, image.valid], dim=1)[:, None, None, :]
+        x, seen = _joined(image, text)
         for block in self.transformer.blocks:
             x = block(x, attn_mask=seen)
         x = self.transformer.norm(x)
-        return Fused(pooled=torch.tanh(self.pooler["dense"](x[:, 0])), text=x[:, : text.x.shape[1]])
+        return Fused(pooled=self._pool(x), text=x[:, : text.x.shape[1]])
+
+    def fuse_pooled(self, image: Tokens, text: Tokens) -> Tensor:
+        """The same, the last block for the text's first token alone."""
+        x, seen = _joined(image, text)
+        for block in self.transformer.blocks[:-1]:
+            x = block(x, attn_mask=seen)
+        return self._pool(self.transformer.norm(_first_token(self.transformer.blocks[-1], x, seen)))
 
     def word_embedding(self) -> nn.Embedding:
         """BERT's."""
@@ -230,6 +228,9 @@ class Vilt(VLModel[Tokens, Tokens]):
             notes=(f"positions learnt for {self.position_grid[0]} x {self.position_grid[1]} patches",),
         )
 
+    def _pool(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.pooler["dense"](x[:, 0]))
+
     def _positions(self, valid: Tensor) -> Tensor:
         """(B, h, w) bool -> (B, h * w, D), the position grid resampled to each image's valid rows and columns.
 
@@ -243,6 +244,26 @@ class Vilt(VLModel[Tokens, Tokens]):
         tall = (rows @ grid.view(P, -1)).unflatten(2, (Q, -1))
         # Back to the parameters' type: under autocast the products are of low precision, the residual stream is not.
         return (columns[:, None] @ tall).flatten(1, 2).to(grid.dtype)
+
+
+def _joined(image: Tokens, text: Tokens) -> tuple[Tensor, Tensor]:
+    """[text; image], and (B, 1, 1, L + N) where it may be looked at: heads and queries alike."""
+    seen = torch.cat([text.valid, image.valid], dim=1)[:, None, None, :]
+    return torch.cat([text.x, image.x], dim=1), seen
+
+
+def _first_token(block: Any, x: Tensor, seen: Tensor) -> Tensor:
+    """What a timm block gives for the first token, (B, 1, D): its query over all keys and values."""
+    attention, first = block.attn, x[:, :1]
+    width, (weight, bias) = x.shape[2], (attention.qkv.weight, attention.qkv.bias)
+    normed = block.norm1(x)
+    query = F.linear(normed[:, :1], weight[:width], bias[:width])
+    key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
+    query, key, value = (t.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for t in (query, key, value))
+    dropout = attention.attn_drop.p if attention.training else 0.0
+    context = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
+    first = first + attention.proj_drop(attention.proj(context.transpose(1, 2).flatten(2)))
+    return first + block.mlp(block.norm2(first))
 
 
 def _weights(count: Tensor, target: int, source: int) -> Tensor:

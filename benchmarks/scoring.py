@@ -161,7 +161,7 @@ def score_pairs(engine: Engine, image: Tensor, texts: list[Text], scorer: str) -
             columns = [(embedded * model.embed_text(state).float()).sum(1) for state in states]
         else:
             prepared = model.prepare_image(images)
-            columns = [engine.learner.match_logits(model.fuse(prepared, state)) for state in states]
+            columns = [engine.learner.match_logits(model.fuse_pooled(prepared, state)) for state in states]
     return torch.stack(columns, dim=1).float().cpu()
 
 
@@ -214,8 +214,8 @@ def _match(engine: Engine, images: Any, texts: Any, pairs: Tensor, m: int) -> Te
         with engine.autocast():
             prepared = model.prepare_image(take(images, unique.to(engine.device)))
             here, there = position.to(engine.device), text_rows[part].to(engine.device)
-            fused = model.fuse(take(prepared, here), take(texts, there))
-            scores[part] = engine.learner.match_logits(fused).float().cpu()
+            pooled = model.fuse_pooled(take(prepared, here), take(texts, there))
+            scores[part] = engine.learner.match_logits(pooled).float().cpu()
     return scores
 
 

@@ -15,7 +15,6 @@ from vlpbench.archs.types import Negatives
 
 if TYPE_CHECKING:
     from vlpbench.archs.model import Pass, VLModel
-    from vlpbench.archs.types import Fused
 
 
 class ITM(Objective):
@@ -33,12 +32,13 @@ class ITM(Objective):
         self.head = nn.Linear(model.width, 2)
         self.official = recipe.code == "official"
 
-    def match_logits(self, fused: Fused) -> Tensor:
-        """(B,) score of each pair, larger is a better match: the log-odds of "match", which order like its probability.
+    def match_logits(self, pooled: Tensor) -> Tensor:
+        """(B,) score of each pooled pair (B, D), larger is a better match.
 
-        The released ALBEF code ranks by the logit of "match" alone, which a shift of both logits moves.
+        It is the log-odds of "match", which order like its probability. The released ALBEF code ranks by the logit of
+        "match" alone, which a shift of both logits moves.
         """
-        logits = at_least_float32(self.head(fused.pooled))
+        logits = at_least_float32(self.head(pooled))
         return logits[:, 1] if self.official else logits[:, 1] - logits[:, 0]
 
     def logits(self, view: Pass[Any, Any]) -> Tensor:

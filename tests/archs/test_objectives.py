@@ -145,7 +145,7 @@ def test_matching_scores_positives_and_both_kinds_of_negatives() -> None:
     positive = [math.log1p(math.exp(-s)) for s in (0, 11, 22)]
     negative = [math.log1p(math.exp(s)) for s in (20, 1, 12, 1, 12, 20)]
     assert itm(view).item() == pytest.approx(sum(positive + negative) / 9, rel=1e-6)
-    assert itm.match_logits(Fused(pooled=torch.tensor([[1.0, 2.0]]), text=None)).tolist() == [12]
+    assert itm.match_logits(torch.tensor([[1.0, 2.0]])).tolist() == [12]
     with pytest.raises(ValueError, match="no negatives"):
         itm(Pass(model, numbered(3)))
 
@@ -310,7 +310,7 @@ def test_what_cannot_be_trained_is_refused_with_the_reason() -> None:
     with pytest.raises(Unsupported, match="no objective"):
         Learner(clip, recipe(), TOKENS)
     with pytest.raises(Unsupported, match="matching head"):
-        Learner(clip, recipe("itc"), TOKENS).match_logits(Fused(pooled=torch.zeros(1, 2), text=None))
+        Learner(clip, recipe("itc"), TOKENS).match_logits(torch.zeros(1, 2))
 
 
 def test_replacing_negatives_match_b_pairs_of_which_about_half_are_wrong():

@@ -98,6 +98,21 @@ def test_a_padded_image_is_the_smaller_image() -> None:
     torch.testing.assert_close(one.text, other.text, rtol=0, atol=1e-6)
 
 
+def test_pooling_alone_spares_the_last_block_and_no_digit() -> None:
+    torch.manual_seed(0)
+    model = Vilt(PATCHED).eval()
+    image = torch.randn(3, 3, 32, 48)
+    image[1, :, 16:] = 0
+    ids = torch.tensor([[1, 4, 5, 2, 0, 0], [1, 2, 0, 0, 0, 0], [1, 5, 4, 3, 6, 2]])
+    with torch.no_grad():
+        states = model.encode_image(image), model.encode_text(Text(ids=ids, mask=ids != 0))
+        whole = model.fuse(*states).pooled
+        torch.testing.assert_close(model.fuse_pooled(*states), whole, rtol=0, atol=1e-6)
+        last = model.transformer.blocks[-1]
+        last.forward = lambda *_args, **_kwargs: pytest.fail("the last block ran for every token")
+        model.fuse_pooled(*states)
+
+
 def test_a_pixel_whose_channels_cancel_is_no_padding() -> None:
     model = Vilt(PATCHED).eval()
     image = torch.randn(1, 3, 32, 48)

@@ -294,7 +294,7 @@ class TestRetrieval:
                     best = rows.topk(k, dim=1).indices
                     one = torch.arange(len(rows)).repeat_interleave(k)
                     images, texts = (one, best.flatten()) if way == "i2t" else (best.flatten(), one)
-                    score = learner.match_logits(model.fuse(take(prepared, images), take(text, texts)))
+                    score = learner.match_logits(model.fuse_pooled(take(prepared, images), take(text, texts)))
                     ours = torch.full(rows.shape, -100.0).scatter(1, best, score.view(-1, k))
                     check.feature(ours, given[f"{name}.scores_{way}"])
 
