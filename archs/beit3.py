@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from vlpbench.archs.beit3_decode import Context, context, step
 from vlpbench.archs.beit3_parts import FIRST, Backbone, Pooler
-from vlpbench.archs.blocks import init_by_fan_in
+from vlpbench.archs.blocks import KeyValue, init_by_fan_in
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Fused, Structure, Text
@@ -141,7 +142,7 @@ class Beit3(VLModel[Tensor, Words]):
 
     def embed_text(self, text: Words) -> Tensor:
         """The first token behind the encoder with the weights for texts; projected."""
-        first = self.beit3.encoder(self._placed(text), text.mask[:, None, None], 0, first=1)
+        first = self.beit3.encoder(self.placed(text), text.mask[:, None, None], 0, first=1)
         return F.normalize(self.language_head(self.beit3.encoder.layer_norm.B(first[:, 0])), dim=-1)
 
     def tokens(self, image: Tensor | None, text: Words | None) -> Tensor:
@@ -150,11 +151,18 @@ class Beit3(VLModel[Tensor, Words]):
         Raises:
             ValueError: for neither.
         """
-        sides = [*(() if image is None else (image,)), *(() if text is None else (self._placed(text),))]
+        sides = [*(() if image is None else (image,)), *(() if text is None else (self.placed(text),))]
         if not sides:
             raise ValueError("there is neither an image nor a text to encode")
         split = 0 if image is None else image.shape[1]
         return self.beit3.encoder(torch.cat(sides, dim=1), _look(split, text), split)
+
+    def placed(self, text: Words, after: Tensor | None = None) -> Tensor:
+        """(B, L, D) with positions, which count on from ``after`` tokens (B,) of a text before this one."""
+        place = torch.arange(text.x.shape[1], device=text.x.device) + FIRST
+        if isinstance(after, Tensor):
+            place = place + after[:, None]
+        return (text.x + F.embedding(place, self._positions("B"))) * text.mask[..., None]
 
     def fuse(self, image: Tensor, text: Words) -> Fused:
         """The whole encoder over [image; text]; pooled is the image's class token through norm and tanh layer."""
@@ -164,20 +172,31 @@ class Beit3(VLModel[Tensor, Words]):
     def fuse_pooled(self, image: Tensor, text: Words) -> Tensor:
         """The same, the last layer for the image's class token alone."""
         split = image.shape[1]
-        x = torch.cat([image, self._placed(text)], dim=1)
+        x = torch.cat([image, self.placed(text)], dim=1)
         return self.pooler(self.beit3.encoder(x, _look(split, text), split, first=1))
 
     def decode(self, image: Tensor, target: Words, prompt: Words | None = None) -> Tensor:
         """The encoder over [image; prompt; target] (B, L, V): the target is causal, what stands before it is not."""
-        split, size = image.shape[1], image.shape[:2]
-        sides = [image, *(() if prompt is None else (self._placed(prompt),)), self._placed(target, after=prompt)]
-        seen = [target.mask.new_ones(size), *(() if prompt is None else (prompt.mask,)), target.mask]
+        split = image.shape[1]
+        after = None if prompt is None else prompt.mask.sum(dim=1)
+        sides = [image, *(() if prompt is None else (self.placed(prompt),)), self.placed(target, after)]
+        seen = [target.mask.new_ones(image.shape[:2]), *(() if prompt is None else (prompt.mask,)), target.mask]
         x = torch.cat(sides, dim=1)
         length, context = x.shape[1], x.shape[1] - target.mask.shape[1]
         place = torch.arange(length, device=x.device)
         ordered = (place < context) | (place <= place[:, None])  # (S, S): a column may be seen from a row
         x = self.beit3.encoder(x, torch.cat(seen, dim=1)[:, None, None] & ordered, split)
         return self.vocabulary(self.beit3.encoder.layer_norm.B(x[:, context:]))
+
+    def prepare_decode(self, image: Tensor, prompt: Words | None = None) -> Context:
+        """Keys and values of image and prompt, which see no target, for all layers."""
+        return context(self, image, prompt)
+
+    def decode_step(
+        self, source: Context, ids: Tensor, past: tuple[KeyValue, ...] | None = None, *, beams: int = 1
+    ) -> tuple[Tensor, tuple[KeyValue, ...]]:
+        """As in the interface; keeps the keys and values of the texts."""
+        return step(self, source, ids, past, beams)
 
     def word_embedding(self) -> nn.Embedding:
         """That of texts."""
@@ -210,16 +229,6 @@ class Beit3(VLModel[Tensor, Words]):
 
     def _positions(self, way: Literal["A", "B"]) -> Tensor:
         return self.beit3.encoder.embed_positions.get_parameter(f"{way}.weight")
-
-    def _placed(self, text: Words, after: Words | None = None) -> Tensor:
-        """(B, L, D) with positions, which count on from those of the text ``after`` which this one stands."""
-        length, table = text.x.shape[1], self._positions("B")
-        if after is None:
-            x = text.x + table[FIRST : FIRST + length]
-        else:
-            start = after.mask.sum(dim=1, keepdim=True) + FIRST
-            x = text.x + F.embedding(start + torch.arange(length, device=start.device), table)
-        return x * text.mask[..., None]
 
     @torch.no_grad()
     def _init(self, config: Beit3Config) -> None:

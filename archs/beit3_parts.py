@@ -7,14 +7,14 @@ Shape letters: B batch, S tokens of a sequence, of which the first ``split`` are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
-from vlpbench.archs.blocks import ConvStem
+from vlpbench.archs.blocks import ConvStem, KeyValue
 
 if TYPE_CHECKING:
     from vlpbench.archs.beit3 import Beit3Config
@@ -24,6 +24,22 @@ EPS = 1e-5
 """Of every LayerNorm."""
 FIRST = 2
 """Row of the first position in a table of positions."""
+
+
+class Memory:
+    """Keys and values of tokens that stand before the ones that are computed, layer by layer, first layer first."""
+
+    def __init__(self, before: Iterable[tuple[KeyValue, ...]] = ()) -> None:
+        """``before`` has for each layer what it saw, (B, S', D) each, in order; none is an empty memory."""
+        self.kept: list[KeyValue] = []
+        """Keys and values of the tokens that were computed, without those before."""
+        self._before = iter(before)
+
+    def exchange(self, key: Tensor, value: Tensor) -> KeyValue:
+        """Keeps the next layer's keys and values (B, S, D), and gives them behind those before."""
+        self.kept.append((key, value))
+        before = next(self._before, ())
+        return torch.cat([*(k for k, _ in before), key], dim=1), torch.cat([*(v for _, v in before), value], dim=1)
 
 
 class Multiway(nn.Module, Generic[M]):
@@ -58,14 +74,24 @@ class Attention(nn.Module):
         )
         self.inner_attn_ln = Multiway(lambda: nn.LayerNorm(width, eps=EPS))
 
-    def forward(self, x: Tensor, look: Tensor | None, split: int, first: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, look: Tensor | None, split: int, first: int | None = None, memory: Memory | None = None
+    ) -> Tensor:
         """(B, S, D) -> (B, S, D), or (B, ``first``, D).
 
-        ``look`` is True where attention may look and broadcasts to (B, A, S, S).
+        Args:
+            x: the sequence; its first ``split`` tokens are an image's.
+            look: True where attention may look, broadcast to (B, A, S, S); what a memory holds comes first.
+            split: see `Multiway`.
+            first: computes only this many tokens of the output.
+            memory: gives keys and values of tokens before these, and keeps those of these.
         """
+        key, value = self.k_proj(x, split), self.v_proj(x, split)
+        if memory is not None:
+            key, value = memory.exchange(key, value)
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in (self.q_proj(x[:, :first], split), self.k_proj(x, split), self.v_proj(x, split))
+            for part in (self.q_proj(x[:, :first], split), key, value)
         )
         if look is not None and first is not None and look.shape[-2] > 1:
             look = look[..., :first, :]
@@ -98,9 +124,11 @@ class EncoderLayer(nn.Module):
         self.final_layer_norm = Multiway(lambda: nn.LayerNorm(width, eps=EPS))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, look: Tensor | None, split: int, first: int | None = None) -> Tensor:
-        """(B, S, D) -> (B, S, D), or (B, ``first``, D), where no more tokens are read; ``look`` as in `Attention`."""
-        attended = self.self_attn(self.self_attn_layer_norm(x, split), look, split, first)
+    def forward(
+        self, x: Tensor, look: Tensor | None, split: int, first: int | None = None, memory: Memory | None = None
+    ) -> Tensor:
+        """As `Attention.forward`."""
+        attended = self.self_attn(self.self_attn_layer_norm(x, split), look, split, first, memory)
         x = x[:, :first] + self.drop_path(attended)
         return x + self.drop_path(self.ffn(self.final_layer_norm(x, split), split))
 
@@ -119,10 +147,15 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(width, config.heads, config.hidden, drop) for drop in drops)
         self.layer_norm = Multiway(lambda: nn.LayerNorm(width, eps=EPS))
 
-    def forward(self, x: Tensor, look: Tensor | None, split: int, first: int | None = None) -> Tensor:
-        """(B, S, D) with positions -> (B, S, D), or (B, ``first``, D), before the norm of the output."""
+    def forward(
+        self, x: Tensor, look: Tensor | None, split: int, first: int | None = None, memory: Memory | None = None
+    ) -> Tensor:
+        """(B, S, D) with positions -> (B, S, D), or (B, ``first``, D), before the norm of the output.
+
+        The arguments are those of `Attention.forward`.
+        """
         for index, layer in enumerate(self.layers):
-            x = layer(x, look, split, first if index == len(self.layers) - 1 else None)
+            x = layer(x, look, split, first if index == len(self.layers) - 1 else None, memory)
         return x
 
 
