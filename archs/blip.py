@@ -12,101 +12,20 @@ cross-attention reads, P tokens written before, D width, E joint embedding size,
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vlpbench.archs.blip_text import Bert, DecoderSource, Past, TextDecoder
-from vlpbench.archs.blocks import BertPredictionHead, BertShape, ConvStem, KeyValue, init_by_fan_in
+from vlpbench.archs.blip_config import SIZES, BlipConfig, bert, vit
+from vlpbench.archs.blip_text import DecoderSource, Past, TextDecoder, led_by
+from vlpbench.archs.blocks import BertPredictionHead, KeyValue, init_by_fan_in
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Fused, Structure, Text, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-OWN_TOKENS = 2
-"""[DEC] and [ENC], whose ids follow those of the vocabulary."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlipConfig:
-    """The defaults are the released base model as it is pre-trained: ViT-B/16 at 224 pixels."""
-
-    image_size: tuple[int, int] = (224, 224)
-    """Height, width in pixels, multiples of ``patch``."""
-    patch: int = 16
-    stem: Literal["patch", "conv"] = "patch"
-    """``patch`` is the paper's linear projection; ``conv`` is the stem of the size-matched models."""
-    image_width: int = 768
-    image_layers: int = 12
-    image_heads: int = 12
-    text_len: int = 30
-    vocab_size: int = 30522
-    """Ids that a text may hold; the word table has two rows more, for [DEC] and [ENC]."""
-    positions: int = 512
-    pad: int = 0
-    """Token id whose word embedding stays zero."""
-    width: int = 768
-    heads: int = 12
-    layers: int = 12
-    """Of the one BERT."""
-    embed_dim: int = 256
-    image_mlp_ratio: float = 4.0
-    mlp_ratio: float = 4.0
-    dropout: float = 0.1
-    """Of BERT."""
-    drop_path: float = 0.0
-    """Share of residual branches that is dropped in the ViT's last layer; the first drops none."""
-
-    @property
-    def bert(self) -> BertShape:
-        """The shape of BERT's layers."""
-        hidden = int(self.width * self.mlp_ratio)
-        return BertShape(width=self.width, heads=self.heads, hidden=hidden, dropout=self.dropout)
-
-
-_SMALL = BlipConfig(
-    image_size=(32, 32),
-    stem="conv",
-    image_width=96,
-    image_layers=3,
-    image_heads=4,
-    text_len=16,
-    vocab_size=40,
-    positions=32,
-    width=96,
-    heads=4,
-    layers=3,
-    embed_dim=64,
-    image_mlp_ratio=2.0,
-    mlp_ratio=1.0,
-    dropout=0.0,
-)
-SIZES: Mapping[str, BlipConfig] = {
-    "tiny": replace(_SMALL, image_width=32, image_layers=1, image_heads=2, width=32, heads=2, layers=2, embed_dim=16),
-    "small": _SMALL,
-    "medium": replace(
-        _SMALL,
-        image_size=(64, 64),
-        image_width=384,
-        image_layers=4,
-        image_heads=6,
-        width=384,
-        heads=6,
-        layers=4,
-        embed_dim=256,
-        image_mlp_ratio=4.0,
-        mlp_ratio=4.0,
-    ),
-    "base": BlipConfig(),
-    "large": BlipConfig(image_width=1024, image_layers=24, image_heads=16, drop_path=0.1),
-}
-"""``small`` and ``medium`` match the other architectures' parameters within 10 %, the decoder's own counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +162,7 @@ class Blip(VLModel[ImageState, Text]):
         return self.text_encoder.embeddings.word_embeddings
 
     def mlm_head(self) -> nn.Module:
-        """BERT's, tied to the word embedding, for the grounded encoder. The paper trains none: it has LM in its place."""
+        """BERT's, tied to the word embedding, for the grounded encoder; the paper has LM in its place."""
         return BertPredictionHead(self.word_embedding(), eps=self.text_encoder.embeddings.LayerNorm.eps)
 
     def structure(self) -> Structure:
@@ -263,47 +182,6 @@ class Blip(VLModel[ImageState, Text]):
         """As in the interface; cross-attention in the layers of the one BERT is fusion."""
         inside = parameter.startswith("text_encoder.") and ".crossattention." in parameter
         return "fusion" if inside else super().component(parameter)
-
-
-def vit(config: BlipConfig) -> VisionTransformer:
-    """The image encoder.
-
-    Raises:
-        ValueError: for an image that is no whole number of patches.
-    """
-    if any(side % config.patch for side in config.image_size):
-        raise ValueError(f"image size {config.image_size} must be a multiple of the patch size {config.patch}")
-    encoder = VisionTransformer(
-        img_size=config.image_size,
-        patch_size=config.patch,
-        num_classes=0,
-        embed_dim=config.image_width,
-        depth=config.image_layers,
-        num_heads=config.image_heads,
-        mlp_ratio=config.image_mlp_ratio,
-        drop_path_rate=config.drop_path,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),  # pyright: ignore[reportArgumentType]
-    )
-    if config.stem == "conv":
-        encoder.patch_embed = ConvStem(config.image_width, config.patch)
-    return encoder
-
-
-def bert(config: BlipConfig, *, source_width: int) -> Bert:
-    """A BERT of the configured shape whose cross-attention reads tokens of this width."""
-    return Bert(
-        config.bert,
-        layers=config.layers,
-        vocab_size=config.vocab_size + OWN_TOKENS,
-        positions=config.positions,
-        pad=config.pad,
-        source_width=source_width,
-    )
-
-
-def led_by(token: int, ids: Tensor) -> Tensor:
-    """(B, L) ids with another first token."""
-    return torch.cat([ids.new_full((len(ids), 1), token), ids[:, 1:]], dim=1)
 
 
 def build(size: str, changes: Mapping[str, Any]) -> Blip:

@@ -134,3 +134,8 @@ class TextDecoder(nn.Module):
         """Next-token logits (B * K, L, V), and what is written; see `Bert.write`."""
         hidden, written = self.bert.write(source, ids, past, beams=beams)
         return self.cls(hidden), written
+
+
+def led_by(token: int, ids: Tensor) -> Tensor:
+    """(B, L) ids with another first token."""
+    return torch.cat([ids.new_full((len(ids), 1), token), ids[:, 1:]], dim=1)

@@ -14,8 +14,10 @@ from vlpbench.archs.objectives.base import Objective, Recipe, TeacherView, at_le
 
 if TYPE_CHECKING:
     from vlpbench.archs.model import Pass, VLModel
+    from vlpbench.archs.types import Text
 
-_IGNORED = -100
+IGNORED = -100
+"""Label of a token that is not predicted."""
 
 
 class LM(Objective):
@@ -34,8 +36,26 @@ class LM(Objective):
     def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
         """See the class; it is not distilled."""
         logits = at_least_float32(view.model.decode(view.image_prepared, view.text)[:, :-1])
-        text = view.batch.text
-        label = text.ids[:, 1:].masked_fill(~text.mask[:, 1:], _IGNORED)  # an index of tokens would wait for a device
         return F.cross_entropy(
-            logits.flatten(0, 1), label.flatten(), ignore_index=_IGNORED, label_smoothing=self.smoothing
+            logits.flatten(0, 1),
+            labels(view.batch.text).flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=self.smoothing,
         )
+
+
+def labels(text: Text) -> Tensor:
+    """(B, L - 1) the tokens after the first, `IGNORED` at padding; an index of tokens would wait for a device."""
+    return text.ids[:, 1:].masked_fill(~text.mask[:, 1:], IGNORED)
+
+
+def text_loss(logits: Tensor, text: Text, smoothing: float = 0.0) -> Tensor:
+    """(B,) negative log-likelihood of each text's tokens after the first, from logits (B, L - 1, V) before them."""
+    loss = F.cross_entropy(
+        at_least_float32(logits).transpose(1, 2),
+        labels(text),
+        ignore_index=IGNORED,
+        label_smoothing=smoothing,
+        reduction="none",
+    )
+    return loss.sum(dim=1)

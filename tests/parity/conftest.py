@@ -11,7 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from vlpbench.archs.albef import Albef, AlbefConfig
+from vlpbench.archs.blip_config import BlipConfig
 from vlpbench.archs.learner import Draws, Learner, Recipe, SpecialTokens
+from vlpbench.archs.pretrained import Layout, save
 from vlpbench.archs.types import Batch, Masked, Negatives, Text
 
 if TYPE_CHECKING:
@@ -141,6 +143,64 @@ class AlbefKit:
 @pytest.fixture
 def albef() -> type[AlbefKit]:
     return AlbefKit
+
+
+class BlipKit:
+    """BLIP as a folder describes it: widths by the shapes, the rest by meta.json."""
+
+    @staticmethod
+    def config(opened: Oracle) -> BlipConfig:
+        """Heads change no shape; those of an image encoder that is not recorded are as in the set's pre-training."""
+        med, state = opened.meta["config"]["med"], opened.state
+        assert (med["layer_norm_eps"], med["hidden_act"]) == (1e-12, "gelu")
+        conv = state["visual_encoder.patch_embed.proj.weight"]
+        width, patch = conv.shape[0], conv.shape[-1]
+        side = round((state["visual_encoder.pos_embed"].shape[1] - 1) ** 0.5) * patch
+        rows = next(len(x) for name, x in state.items() if name.endswith("embeddings.word_embeddings.weight"))
+        pretrain = opened.folder.parent / "blip_pretrain" / "meta.json"
+        known = opened.meta if "vit" in opened.meta["config"] else json.loads(pretrain.read_text())
+        blocks = {name.split(".")[2] for name in state if name.startswith("visual_encoder.blocks.")}
+        return BlipConfig(
+            image_size=(side, side),
+            patch=patch,
+            image_width=width,
+            image_layers=len(blocks),
+            image_heads=known["config"]["vit"]["heads"],
+            image_mlp_ratio=len(state["visual_encoder.blocks.0.mlp.fc1.bias"]) / width,
+            vocab_size=rows - 2,
+            positions=med["max_position_embeddings"],
+            pad=med["pad_token_id"],
+            width=med["hidden_size"],
+            heads=med["num_attention_heads"],
+            layers=med["num_hidden_layers"],
+            mlp_ratio=med["intermediate_size"] / med["hidden_size"],
+            embed_dim=len(state["vision_proj.bias"]) if "vision_proj.bias" in state else 8,
+            dropout=med["hidden_dropout_prob"],
+        )
+
+    @staticmethod
+    def text(step: Mapping[str, Tensor], ids: str = "input_ids", mask: str = "attention_mask") -> Text:
+        return Text(ids=step[ids], mask=step[mask].bool())
+
+    @staticmethod
+    def same_saved(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) -> None:
+        """What is saved is what was loaded, bit by bit."""
+        saved = save(module, layout)
+        assert set(saved) == set(state)
+        for name, tensor in state.items():
+            assert saved[name].dtype == tensor.dtype
+            assert torch.equal(saved[name], tensor), name
+
+    @staticmethod
+    def named(module: nn.Module, layout: Layout) -> dict[str, nn.Parameter]:
+        """Trained parameters by official name."""
+        found = ((layout.official(name), p) for name, p in module.named_parameters() if p.requires_grad)
+        return {name: p for name, p in found if name is not None}
+
+
+@pytest.fixture
+def blip() -> type[BlipKit]:
+    return BlipKit
 
 
 def close(ours: Tensor, theirs: Tensor, atol: float) -> None:
