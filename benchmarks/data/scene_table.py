@@ -29,6 +29,8 @@ KINDS = len(SIZES) * PAIRS
 """A kind of object is ``(size * colours + colour) * shapes + shape``; its pair is ``kind % PAIRS``."""
 RADIUS = (0.27, 0.42)
 """Of an object by size, as a share of its cell."""
+MIDDLE = KINDS
+"""Stands for the middle of the picture where a fact has its second kind."""
 KEY_BASE = 1024
 """More than ``cells * KINDS`` of the largest grid, so that six objects make one int64 key."""
 
@@ -72,6 +74,17 @@ def relation_table(grid: int) -> np.ndarray:
     down, right = row[None] - row[:, None], column[None] - column[:, None]
     table = np.where(np.abs(right) > np.abs(down), np.where(right > 0, 0, 1), np.where(down > 0, 2, 3))
     table[np.abs(right) == np.abs(down)] = -1
+    table.setflags(write=False)
+    return table
+
+
+@lru_cache(maxsize=8)
+def middle_table(grid: int) -> np.ndarray:
+    """(cells, 2) relations of a cell to the middle of the picture, across and down; -1 on the middle line."""
+    row, column = np.divmod(np.arange(grid * grid), grid)
+    across, down = 2 * column - (grid - 1), 2 * row - (grid - 1)
+    table = np.stack([np.where(across < 0, 0, 1), np.where(down < 0, 2, 3)], 1)
+    table[np.stack([across, down], 1) == 0] = -1
     table.setflags(write=False)
     return table
 
@@ -160,10 +173,17 @@ class SceneTable:
         return np.where(self.present[:, :, None] & self.present[:, None, :], found, -1)
 
     @cached_property
+    def middle(self) -> np.ndarray:
+        """(N, K, 2) relations of the objects to the middle of the picture, across and down, -1 where none is stated."""
+        return np.where(self.present[..., None], middle_table(self.layout.grid)[self.cell], -1)
+
+    @cached_property
     def facts(self) -> np.ndarray:
-        """(N, K * K) code of every "a REL b" that is true of the scene, -1 in unused places."""
-        code = fact(self.kind[:, :, None], self.relation, self.kind[:, None, :])
-        return np.where(self.relation >= 0, code, -1).reshape(len(self), -1)
+        """(N, K * (K + 2)) code of every "a REL b" and "a REL middle" that is true, -1 in unused places."""
+        between = fact(self.kind[:, :, None], self.relation, self.kind[:, None, :])
+        placed = fact(self.kind[:, :, None], self.middle, np.array(MIDDLE))
+        code = np.concatenate([np.where(self.relation >= 0, between, -1), np.where(self.middle >= 0, placed, -1)], 2)
+        return code.reshape(len(self), -1)
 
     @cached_property
     def key(self) -> np.ndarray:
@@ -186,8 +206,8 @@ ARRAYS = tuple(field.name for field in fields(SceneTable) if field.name != "layo
 
 
 def fact(first: np.ndarray, relation: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Code of "first REL second" from two kinds and a relation."""
-    return (first * len(RELATIONS) + relation) * KINDS + second
+    """Code of "first REL second" from two kinds and a relation; the second may be `MIDDLE`."""
+    return (first * len(RELATIONS) + relation) * (KINDS + 1) + second
 
 
 def join(tables: list[SceneTable]) -> SceneTable:
@@ -200,7 +220,8 @@ def join(tables: list[SceneTable]) -> SceneTable:
     return SceneTable(layout=tables[0].layout, group=np.concatenate(groups), **arrays)
 
 
-def _offsets(rng: np.random.Generator, layout: Layout, kind: np.ndarray) -> np.ndarray:
+def offsets(rng: np.random.Generator, layout: Layout, kind: np.ndarray) -> np.ndarray:
+    """(N, K, 2) places of objects (N, K) of these kinds within their cells."""
     room = layout.room[np.maximum(kind, 0) // PAIRS][..., None]
     return below(rng, 2 * room + 1, (*kind.shape, 2)) - room
 
@@ -226,7 +247,7 @@ def sample(rng: np.random.Generator, layout: Layout, count: int, *, fewest: int,
     cell = np.argsort(rank, axis=1, kind="stable")[:, :most]
     absent = np.arange(most) >= number[:, None]
     kind, cell = np.where(absent, -1, kind), np.where(absent, -1, cell)
-    return SceneTable(layout=layout, kind=kind, cell=cell, offset=_offsets(rng, layout, kind), group=np.full(count, -1))
+    return SceneTable(layout=layout, kind=kind, cell=cell, offset=offsets(rng, layout, kind), group=np.full(count, -1))
 
 
 def sample_siblings(rng: np.random.Generator, layout: Layout, count: int) -> SceneTable:
@@ -249,7 +270,7 @@ def sample_siblings(rng: np.random.Generator, layout: Layout, count: int) -> Sce
     kinds = np.stack([base.kind, base.kind, kind, kind], 1)[fine].reshape(-1, layout.objects)
     cells = np.stack([base.cell, swapped, base.cell, swapped], 1)[fine].reshape(-1, layout.objects)
     group = np.repeat(np.arange(int(fine.sum())), 4)
-    return SceneTable(layout=layout, kind=kinds, cell=cells, offset=_offsets(rng, layout, kinds), group=group)
+    return SceneTable(layout=layout, kind=kinds, cell=cells, offset=offsets(rng, layout, kinds), group=group)
 
 
 def gather(count: int, draw: Callable[[int], SceneTable], keep: Callable[[SceneTable], np.ndarray]) -> SceneTable:

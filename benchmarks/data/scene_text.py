@@ -1,7 +1,8 @@
 """What is said about scenes: statements as numbers, their words, and whether they are true.
 
-A statement is three integers (first kind, relation, second kind), read "small red square left-of large blue ring", or
-(kind, -1, -1) for a single object. All texts share one vocabulary and one length.
+A statement is three integers (first kind, relation, second kind), read "small red square left-of large blue ring";
+(kind, relation, MIDDLE), read "small red square left-of middle", says where in the picture an object is; (kind, -1, -1)
+only that it is there. All texts share one vocabulary and one length.
 
 Shape letters: N scenes, M statements, L tokens.
 """
@@ -12,6 +13,7 @@ import numpy as np
 from vlpbench.benchmarks.data.scene_table import (
     COLOURS,
     HELD_PAIRS,
+    MIDDLE,
     PAIRS,
     RELATIONS,
     SHAPES,
@@ -28,7 +30,8 @@ WORDS = (
     *COLOURS,
     *SHAPES,
     *RELATIONS,
-    *("what", "colour", "shape", "is", "there", "how", "many", "thing", "things"),
+    *("what", "colour", "shape", "is", "there", "how", "many", "thing", "things", "middle"),
+    *("both", "one", "left", "right", "more", "same", "than"),
 )
 """The vocabulary; a word's place is its token id."""
 TEXT_LEN = 9
@@ -76,7 +79,9 @@ def statement_ids(statement: np.ndarray) -> np.ndarray:
         return [_SIZE + kind // PAIRS, colour_word(kind // len(SHAPES) % len(COLOURS)), shape_word(kind % len(SHAPES))]
 
     whole = sentence([*phrase(first), relation_word(relation), *phrase(second)], len(statement))
-    return np.where(relation[:, None] >= 0, whole, sentence(phrase(first), len(statement)))
+    placed = sentence([*phrase(first), relation_word(relation), word("middle")], len(statement))
+    ids = np.where((second == MIDDLE)[:, None], placed, whole)
+    return np.where(relation[:, None] >= 0, ids, sentence(phrase(first), len(statement)))
 
 
 def describe(rng: np.random.Generator, scenes: SceneTable, captions: int, *, about_first: bool = False) -> np.ndarray:
@@ -84,7 +89,8 @@ def describe(rng: np.random.Generator, scenes: SceneTable, captions: int, *, abo
 
     Different captions of a scene state different ordered pairs as long as there are any left. Sibling scenes are
     described by their first two objects, with the same relation word in the whole group, so that the bags of words
-    agree. A scene of one object gets (kind, -1, -1). With ``about_first`` every caption mentions the first object.
+    agree. A scene of one object says where it is: its captions teach what the words for places mean, before any
+    object has to be told from another. With ``about_first`` every caption mentions the first object.
     """
     relation = scenes.relation
     rank = rng.random(relation.shape)
@@ -104,8 +110,20 @@ def describe(rng: np.random.Generator, scenes: SceneTable, captions: int, *, abo
     first, second = np.divmod(chosen, relation.shape[1])
     row = np.arange(len(scenes))[:, None]
     pairs = np.stack([scenes.kind[row, first], relation[row, first, second], scenes.kind[row, second]], -1)
-    alone = np.stack([scenes.kind[:, 0], np.full(len(scenes), -1), np.full(len(scenes), -1)], -1)[:, None]
-    return np.where(np.any(valid, axis=(1, 2))[:, None, None], pairs, alone)
+    return np.where(np.any(valid, axis=(1, 2))[:, None, None], pairs, _placed(rng, scenes, captions))
+
+
+def _placed(rng: np.random.Generator, scenes: SceneTable, captions: int) -> np.ndarray:
+    """(N, captions, 3) where the first object is, seen from the middle: across and down in turn.
+
+    An object on a middle line is seen along the other one; one in the very middle has no place, and is just there.
+    """
+    middle = scenes.middle[:, 0]
+    axis = (below(rng, 2, len(scenes))[:, None] + np.arange(captions)) % 2
+    relation = np.take_along_axis(middle, axis, 1)
+    relation = np.where(relation >= 0, relation, np.take_along_axis(middle, 1 - axis, 1))
+    kind = np.broadcast_to(scenes.kind[:, :1], relation.shape)
+    return np.stack([kind, relation, np.where(relation >= 0, MIDDLE, -1)], -1)
 
 
 def true_of(scenes: SceneTable, statement: np.ndarray) -> np.ndarray:
@@ -124,8 +142,8 @@ def holds(scenes: SceneTable, statement: np.ndarray) -> np.ndarray:
 def corrupt(rng: np.random.Generator, scenes: SceneTable, statement: np.ndarray, rate: float) -> np.ndarray:
     """A share ``rate`` of statements spoilt: 70 % become another scene's, false here, 30 % name only the first object.
 
-    Statement m belongs to scene m of ``scenes``. A statement about one object cannot lose a part, so it becomes a
-    false one. The draws do not depend on the rate: what is spoilt at a low rate is spoilt at every higher one.
+    Statement m belongs to scene m of ``scenes``. A statement that is just one object cannot lose a part, so it becomes
+    a false one. The draws do not depend on the rate: what is spoilt at a low rate is spoilt at every higher one.
     """
     luck = rng.random(len(statement))
     spoilt = luck < rate

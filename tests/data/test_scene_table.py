@@ -17,6 +17,7 @@ from vlpbench.benchmarks.data.scene_table import (
     below,
     gather,
     join,
+    middle_table,
     relation_table,
     sample,
     sample_siblings,
@@ -81,6 +82,15 @@ def test_relations_are_unambiguous_and_flip(grid):
             assert RELATIONS[table[a, b]] == wanted
 
 
+def test_places_on_three_by_three():
+    names = [tuple(RELATIONS[r] if r >= 0 else None for r in row) for row in middle_table(3)]
+    assert names[0] == ("left-of", "above")
+    assert names[1] == (None, "above")
+    assert names[4] == (None, None)
+    assert names[5] == ("right-of", None)
+    assert names[6] == ("left-of", "below")
+
+
 def test_facts_and_keys_by_hand():
     layout = Layout()
     # kind = (size * 6 + colour) * 4 + shape: 0 = small red square, 29 = large green triangle
@@ -91,10 +101,13 @@ def test_facts_and_keys_by_hand():
         offset=np.zeros((3, 3, 2), np.int64),
         group=np.full(3, -1),
     )
-    left, right = (0 * 4 + 0) * 48 + 29, (29 * 4 + 1) * 48 + 0
-    assert set(one.facts[0]) == {left, right, -1}
+    # relation 0 = left of, 1 = right of, 2 = above; 48 stands for the middle of the picture
+    left, right = (0 * 4 + 0) * 49 + 29, (29 * 4 + 1) * 49 + 0
+    high = {(0 * 4 + 2) * 49 + 48, (29 * 4 + 2) * 49 + 48}
+    assert set(one.facts[0]) == {left, right, (0 * 4 + 0) * 49 + 48, (29 * 4 + 1) * 49 + 48, *high, -1}
     assert set(one.facts[1]) == set(one.facts[0])
-    assert set(one.facts[2]) == {(0 * 4 + 1) * 48 + 29, (29 * 4 + 0) * 48 + 0, -1}
+    moved = {(0 * 4 + 1) * 49 + 29, (29 * 4 + 0) * 49 + 0, (0 * 4 + 1) * 49 + 48, (29 * 4 + 0) * 49 + 48}
+    assert set(one.facts[2]) == {*moved, *high, -1}
     assert one.key[0] == one.key[1] != one.key[2]
     assert 16 * KINDS < KEY_BASE
 
