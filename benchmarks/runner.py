@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from vlpbench.archs import registry
+from vlpbench.benchmarks import peaks
 from vlpbench.benchmarks.env import code_hash
 from vlpbench.benchmarks.measures import base as measures
 from vlpbench.benchmarks.plan import Action, sharing
@@ -65,6 +66,7 @@ class Runner:
         self.seed = secrets.randbits(32)
         """Of the orders in which rounds visit their cells."""
         self._statuses: list[Status] = []
+        self._peaks: dict[peaks.Key, dict[str, Any]] = {}
 
     def run(self) -> Summary:
         """Measures what the plan says, and nothing else.
@@ -134,6 +136,8 @@ class Runner:
         for cell in cells:
             if cell.id in ended:
                 self._gather(cell, parts[cell.id])
+        left = [cell for cell in cells if cell.id not in ended]
+        self._peaks = peaks.measure(pool, left, limit=self.plan.suite.timeout)
         for number in range(rounds):
             order = [cell for cell in cells if cell.id not in ended and number not in parts[cell.id]]
             random.Random(f"{self.seed}-{number}").shuffle(order)
@@ -175,7 +179,7 @@ class Runner:
             position=position,
             of=of,
             samples=outcome.samples,
-            detail=outcome.detail,
+            detail=outcome.detail | {"peak": self._peaks[peaks.key_of(cell)]},
             flags=outcome.flags,
             threads=outcome.threads,
             started=started,

@@ -19,6 +19,7 @@ from vlpbench.reports.summary import Finding
 from vlpbench.reports.svg import Figure
 from vlpbench.reports.table import STATUS_WORDS, Head, Item, Table, comparison, measurement_table
 from vlpbench.reports.units import scale
+from vlpbench.reports.utilisation import machine_tables
 from vlpbench.results.record import Env, Record, Status
 
 DEFINITIONS = Path(__file__).with_name("definitions.toml")
@@ -120,7 +121,7 @@ def assemble(records: Sequence[Record], *, title: str, problems: Sequence[str] =
         limits=tuple(summary.limits(records)),
         parts=(replace(parts[0], findings=parts[0].findings + said), *parts[1:]),
         ablations=tuple(_ablation(study, number) for number, study in enumerate(found, 1)),
-        tables=(*accuracy_tables(everything), measurement_table(everything)),
+        tables=(*accuracy_tables(everything), *machine_tables(everything), measurement_table(everything)),
         failures=failure_table(records),
         flags=flag_table(records),
         problems=tuple(problems),

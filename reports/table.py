@@ -244,7 +244,7 @@ def measurement_table(everything: Sequence[Measured]) -> Table:
     heads = [Head(title=title, numeric=title in ("Value",)) for title in titles]
     rows = []
     for m in sorted(everything, key=lambda m: (m.row.order, m.measure, m.setting, m.scorer or "")):
-        setting = _setting_words(m)
+        setting = setting_words(m)
         for name, value in m.estimates.items():
             meaning = quantity(name)
             unit = scale(meaning.unit, [value.value])
@@ -264,7 +264,8 @@ def measurement_table(everything: Sequence[Measured]) -> Table:
     return Table(name="measurements", title="All measurements", caption=caption, heads=tuple(heads), rows=tuple(rows))
 
 
-def _setting_words(m: Measured) -> str:
+def setting_words(m: Measured) -> str:
+    """What of a measurement's setting is not the plain case."""
     plain = {"compile": "no", "attention": "sdpa", "data": "random", "noise": "0.0", "budget": "default"}
     words = [f"{k} {v}" for k, v in m.setting if plain.get(k) != v and v != "default"]
     return ", ".join([*words, *([f"scored by {scorer_words(m)}"] if m.scorer else [])])
