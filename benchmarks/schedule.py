@@ -163,3 +163,31 @@ def alpha_at(step: int, alpha: float, *, epoch: int, steps: int) -> float:
     """
     ramp = max(1.0, min(float(epoch), 0.4 * steps))
     return alpha * min(1.0, step / ramp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfficialSchedule:
+    """ALBEF's own rates: a warm-up in stairs inside the first epoch, then half a cosine over epochs, in stairs as well.
+
+    Beside ours: the rate rises every 100 iterations and from ``warmup_lr`` instead of 0, after that changes between
+    epochs alone, and ends at ``min_lr``. A warm-up that is longer than the first epoch ends with it.
+    """
+
+    lr: float
+    min_lr: float
+    warmup_lr: float
+    warmup: int
+    """Stairs of 100 iterations."""
+    epochs: int
+    """Length of the cosine, which the warm-up is not part of."""
+    epoch_steps: int
+    """Iterations of an epoch."""
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step (from 0)."""
+        epoch, iteration = divmod(step, self.epoch_steps)
+        stairs = max(0, iteration - 1) // 100  # the rate is set after the optimiser's step of every 100th iteration
+        if epoch == 0 and stairs < self.warmup:
+            return self.warmup_lr + (self.lr - self.warmup_lr) * stairs / self.warmup
+        done = min(1.0, epoch / self.epochs)
+        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
