@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 from vlpbench.archs.types import Unsupported
+from vlpbench.benchmarks import worker
 from vlpbench.benchmarks.curve import Looks
 from vlpbench.benchmarks.measures import base, learning
 from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.measures.learning import reached
 from vlpbench.benchmarks.subject import Subject
 from vlpbench.benchmarks.train import Pretraining
-from vlpbench.benchmarks.worker import CACHE_VARIABLE
-from vlpbench.results.record import UNITS, Cell
+from vlpbench.benchmarks.worker import CACHE_VARIABLE, Job
+from vlpbench.results.record import UNITS, Cell, Status
 
 CELL = Cell(
     arch="clip",
@@ -105,3 +106,11 @@ def test_shares_the_pretraining_of_retrieval(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_training_too_short_to_be_looked_at_says_so() -> None:
     with pytest.raises(Unsupported, match=r"not looked at: one look is a tenth of the work of .* there are 8"):
         measured(budget=8)
+
+
+def test_a_training_that_diverges_ends_its_cell_without_a_number(tmp_path: Path) -> None:
+    cell = CELL.model_copy(update={"lr": 1e8, "budget": 50})
+    outcome = worker.run(Job(cell=cell, measure=base.spec("learning"), cache=str(tmp_path)))
+    assert (outcome.status, outcome.samples) == (Status.ERROR, {})
+    assert outcome.reason.startswith("Diverged: training diverged ")
+    assert "lower lr" in outcome.reason.splitlines()[0]

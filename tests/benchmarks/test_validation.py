@@ -315,6 +315,65 @@ def test_a_step_that_overflowed_moves_neither_weights_nor_teacher() -> None:
     assert curve.step == [25, 40]
 
 
+def test_a_killed_fp16_training_keeps_its_scale_and_its_count(tmp_path: Path) -> None:
+    whole = run(Line(overflow=frozenset({7, 33})), dtype="fp16")
+    torn, saves = Line(overflow=frozenset({7, 33})), Tenth(path=tmp_path / "state", key="k")
+    with pytest.raises(KeyboardInterrupt):
+        fit(Killed(torn, 12), config(dtype="fp16"), device=CPU, autocast=nullcontext, checkpoint=saves)
+    resumed = Line(overflow=frozenset({7, 33}))
+    curve = fit(resumed, config(dtype="fp16"), device=CPU, autocast=nullcontext, checkpoint=saves)
+    assert min(resumed.after) == 10
+    assert timeless(curve) == timeless(whole)
+    assert curve.skipped == [1, 1]
+
+
+class Tenth(StateFile):
+    """Saves after ten steps, instead of by the clock."""
+
+    asked: int = 0
+
+    def due(self) -> bool:
+        self.asked += 1
+        return self.asked == 10
+
+
+class Killed:
+    """A task that is killed before a step."""
+
+    def __init__(self, task: Line, at: int) -> None:
+        self.task, self.at, self.module, self.rows = task, at, task.module, task.rows
+        self.order, self.total = task.order, task.total
+        self.after_step, self.skip_step = task.after_step, task.skip_step
+
+    def losses(self, rows: np.ndarray, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        if step == self.at:
+            raise KeyboardInterrupt
+        return self.task.losses(rows, step, generator)
+
+
+def test_bf16_computes_in_bf16_and_keeps_weights_and_losses_in_fp32() -> None:
+    cell = CELL.model_copy(update={"dtype": "bf16"})
+    subject = Subject.build(cell)
+    task = Pretraining(
+        module=subject.learner(),
+        pairs=open_source("scenes", size="tiny").pairs("train"),
+        device=CPU,
+        config=pretraining(cell),
+    )
+    seen: set[torch.dtype] = set()
+    for module in subject.model.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda module, args, output: seen.add(output.dtype))
+    short = config(steps=2, batch=16, dtype="bf16")
+    curve = fit(task, short, device=CPU, autocast=subject.autocast)
+    assert seen == {torch.bfloat16}
+    assert {p.dtype for p in task.module.parameters()} == {torch.float32}
+    assert curve.skipped == [0]
+    with subject.autocast():
+        losses = task.losses(np.arange(16), 0, torch.Generator().manual_seed(0))
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+
+
 def test_overflow_in_every_step_ends_the_training() -> None:
     with pytest.raises(Diverged, match="fp16 overflowed in all of the 25 steps before step 25; use bf16 or fp32"):
         run(Line(overflow=frozenset(range(40))), dtype="fp16")
