@@ -111,10 +111,14 @@ example: vlpbench report --results results/data/quick --out page""",
         """Without a name: the architectures with what they can do. With one: its structure, parameters and FLOPs by
 component, counted without allocating it, and for an architecture that knows momentum its states side by side.
 
+With --explain: where the default of a cell differs from the released code of the architecture (of all without a
+name), why, and which line of a suite file gives the official behaviour.
+
 example: vlpbench archs NAME --size base --json""",
         (
             ("name", {"nargs": "?", "metavar": "NAME", "help": "one of the architectures that `vlpbench archs` lists"}),
             ("--size", {"default": "base", "help": "one of its sizes (default: base)"}),
+            ("--explain", {"action": "store_true", "help": "say where defaults differ from the released code"}),
             *_JSON,
         ),
     ),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import textwrap
+from dataclasses import asdict, replace
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
-from vlpbench.archs import registry
+from vlpbench.archs import differences, registry
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
+    from vlpbench.archs.differences import Difference
     from vlpbench.archs.registry import ArchSpec
     from vlpbench.benchmarks.subject import Subject
     from vlpbench.results.record import Cell
@@ -23,7 +26,13 @@ PAIRS = 2
 
 
 def archs(options: Namespace) -> int:
-    """Prints the list, or the parts of the architecture that is named."""
+    """Prints the list, the parts of the architecture that is named, or where defaults differ from released code."""
+    if options.explain:
+        chosen = registry.specs().values() if options.name is None else [registry.get(options.name)]
+        explained = [(spec, differences.of(spec)) for spec in chosen]
+        found = {spec.name: [asdict(one) for one in rows] for spec, rows in explained}
+        print(json.dumps(found, indent=2) if options.json else "\n\n".join(starmap(explained_text, explained)))
+        return 0
     if options.name is None:
         listed = [_listed(spec) for spec in registry.specs().values()]
         print(json.dumps(listed, indent=2) if options.json else _list_text(listed))
@@ -155,6 +164,21 @@ def parts_text(spec: ArchSpec, parts: dict[str, Any]) -> str:
         rows += [(text, *(_si(state[key]) for state in states.values())) for key, text in names.items()]
         lines += ["", _columns(rows)]
     return "\n".join(lines)
+
+
+def explained_text(spec: ArchSpec, found: Sequence[Difference]) -> str:
+    """Differences from released code, for people."""
+    blocks = [f"{spec.title} ({spec.name}): where the default of a cell differs from the released code"]
+    for number, one in enumerate(found, start=1):
+        rows = [("official", one.official), ("ours", one.ours), ("why", one.why)]
+        rows += [("switch", line) for line in one.switch.splitlines() or ("none",)]
+        rows += [("see", one.adr)] if one.adr else []
+        blocks.append("\n".join([f"{number}. {one.name}", *(_wrapped(*row) for row in rows)]))
+    return "\n\n".join(blocks)
+
+
+def _wrapped(label: str, text: str) -> str:
+    return textwrap.fill(text, width=100, initial_indent=f"   {label:<9} ", subsequent_indent=" " * 13)
 
 
 def _columns(rows: Sequence[tuple[str, ...]], indent: int = 0) -> str:

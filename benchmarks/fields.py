@@ -28,6 +28,7 @@ TRAINING = (
     "momentum_rate",
     "alpha",
     "label_smoothing",
+    "code",
 )
 """Fields that a measure without training does not look at."""
 _EXAMPLES = {"objectives": "itc+itm+mlm", "distilled": "itc+mlm", "weights": "1+1+0.5", "image": "224x224"}

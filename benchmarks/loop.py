@@ -199,8 +199,8 @@ class _Run:
 
 
 def adamw(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels only: not biases, gains and temperatures."""
-    kept, decayed = decay_groups(module, config.weight_decay)
+    """AdamW that decays matrices and kernels only, not biases, gains and temperatures; or as the released code does."""
+    kept, decayed = decay_groups(module, config.weight_decay, code=config.code)
     return torch.optim.AdamW([decayed, kept], lr=config.lr, betas=config.betas, fused=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vlpbench.archs.registry import UnknownName, nearest
 
@@ -111,6 +111,8 @@ class TrainConfig:
     seed: int
     dtype: str = "fp32"
     """Type that autocast computes in; weights and optimiser stay in fp32."""
+    code: Literal["clean", "official"] = "clean"
+    """Whose parameters decay: ours, or those of the released code."""
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step (from 0): linear warm-up, then half a cosine down to 0 at the last step."""
@@ -153,6 +155,7 @@ def _config(row: Defaults, *, steps: int, batch: int, lr: float, cell: Cell) -> 
         clip=row.clip,
         seed=cell.seed,
         dtype=cell.dtype,
+        code=cell.code,
     )
 
 

@@ -213,6 +213,7 @@ def recipe_of(cell: Cell) -> Recipe:
         mlm_probability=row.mlm_probability,
         temperature=row.temperature,
         label_smoothing=cell.label_smoothing,
+        code=cell.code,
     )
 
 

@@ -66,6 +66,9 @@ class Cell(Strict):
     """Weight of soft targets after the ramp; None is the paper's 0.4."""
     label_smoothing: Probability = 0.0
     """Of language modelling."""
+    code: Literal["clean", "official"] = "clean"
+    """``official`` trains and scores as the released code does where ours differs on purpose, see
+    ``vlpbench archs NAME --explain``."""
     scorer: Literal["embed", "match", "rerank"] | None = None
     """How a retrieval measure scores pairs."""
     k: Positive | None = None

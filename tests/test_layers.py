@@ -169,7 +169,9 @@ def test_help_loads_nothing_that_takes_time(arguments, tmp_path):
     assert not loaded(tmp_path, *arguments.split()) & (HEAVY | {"numpy", "pandas", "matplotlib", "pydantic", "rich"})
 
 
-@pytest.mark.parametrize("arguments", ["archs", "archs --json", "plan smoke", "plan paper --json", "check nowhere"])
+@pytest.mark.parametrize(
+    "arguments", ["archs", "archs --json", "archs albef --explain", "plan smoke", "plan paper --json", "check nowhere"]
+)
 def test_commands_that_measure_nothing_load_no_torch(arguments, tmp_path):
     assert not loaded(tmp_path, *arguments.split()) & (HEAVY | {"pandas", "matplotlib"})
 

@@ -54,8 +54,9 @@ class Recipe:
     label_smoothing: float = 0.0
     """Of language modelling; BLIP's is 0.1."""
     code: Literal["clean", "official"] = "clean"
-    """``official`` replays the released ALBEF code where ours differs: the teacher is updated at the start of a
-    training forward instead of after the step, and keeps its dropout active."""
+    """``official`` replays the released code where ours differs on purpose: the teacher is updated at the start of a
+    training forward instead of after the step, and keeps its dropout active; matching is scored by one logit. The table
+    of all such differences is `vlpbench.archs.differences`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,6 +153,20 @@ def test_the_list_of_architectures_is_a_contract(capsys):
     assert "clip" in capsys.readouterr().out
 
 
+def test_differences_from_released_code_are_printed_for_one_or_for_all(capsys):
+    assert cli.main(["archs", "albef", "--explain", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    assert set(found[0]) == {"name", "official", "ours", "why", "switch", "adr"}
+    assert cli.main(["archs", "albef", "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert all(one["name"] in out for one in found)
+    assert 'switch    code = "official"' in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert cli.main(["archs", "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert all(spec.title in out for spec in registry.specs().values())
+
+
 @pytest.mark.slow
 def test_an_architecture_taken_apart_is_a_contract(capsys):
     assert cli.main(["archs", "albef", "--size", "tiny", "--json"]) == 0

@@ -215,6 +215,28 @@ def test_a_recipe_takes_what_the_cell_says_and_else_the_defaults() -> None:
     assert (said.alpha, said.momentum_rate) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("code", ["clean", "official"])
+def test_a_cell_trains_as_our_code_or_as_the_released(code: str) -> None:
+    fields = {"objectives": ("itc", "itm", "mlm"), "momentum": "distill", "momentum_rate": 0.0}
+    built = build(arch="albef", batch=4, code=code, changes=(("dropout", 0.5),), **fields)
+    learner = built.learner()
+    assert learner.momentum is not None
+    student, teacher = (next(iter(x.parameters())) for x in (learner.student(), learner.momentum.twin))
+    batch = built.batch()
+    with torch.no_grad():
+        student.add_(1.0)
+    loss = learner.total(learner(batch, draws=built.draws(learner, batch)))
+    loss.backward()
+    assert torch.equal(student, teacher) == (code == "official")
+    assert learner.momentum.twin.training == (code == "official")
+    learner.after_step()
+    assert torch.equal(student, teacher)
+    pooled = torch.randn(3, built.model.width)
+    logits = learner.objectives["itm"].head(pooled)
+    expected = logits[:, 1] if code == "official" else logits[:, 1] - logits[:, 0]
+    assert torch.equal(learner.match_logits(pooled), expected)
+
+
 def test_special_tokens_of_random_text() -> None:
     assert special_tokens(None, vocab_size=30522) == SpecialTokens(pad=0, cls=101, sep=102, mask=103, vocab_size=30522)
     assert special_tokens(None, vocab_size=40) == SpecialTokens(pad=0, cls=1, sep=2, mask=3, vocab_size=40)

@@ -212,6 +212,8 @@ def test_only_matrices_decay_and_only_the_trained_are_stepped() -> None:
         "position_bias",
     }
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.05, 0.0)
+    officially = {names[id(p)] for p in adamw(module, config(code="official")).param_groups[0]["params"]}
+    assert officially == {"conv.weight", "temperature", "position_bias"}
 
 
 # Files
@@ -314,6 +316,9 @@ OTHER = {
     "finetune_momentum": "distill",
     "distilled": ("itc",),
     "label_smoothing": 0.1,
+    "code": "official",
+    "channels_last": True,
+    "memory_limit": "1GiB",
 }
 
 
