@@ -17,7 +17,8 @@ from vlpbench.benchmarks.folders import report_folder, results_folder
 from vlpbench.benchmarks.plan import PHASES, Action, Plan, make_plan
 from vlpbench.benchmarks.progress import duration, progress_for
 from vlpbench.benchmarks.suite import Suite, load_suite
-from vlpbench.results.store import RECORDS, Store, latest
+from vlpbench.results.index import standing
+from vlpbench.results.store import FINAL, RECORDS, Store
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -98,7 +99,7 @@ def _suite(options: Namespace) -> Suite:
 def _prepare(suite: Suite, options: Namespace) -> tuple[Store, Env, Plan]:
     store = Store(results_folder(options.out, suite.name))
     env = environment.capture()
-    history, code = store.history(), environment.code_hash()
+    history, code = store.entries(), environment.code_hash()
     return store, env, make_plan(suite, history, env, workers=environment.cores(), again=options.again, code=code)
 
 
@@ -118,11 +119,8 @@ def _headline(plan: Plan, store: Store) -> list[str]:
 
 def _of_other_code(plan: Plan, store: Store) -> int:
     done = {item.cell.id for item in plan.items if item.action is Action.DONE}
-    return (
-        len({r.cell.id for r in store.records() if r.cell.id in done and r.code != environment.code_hash()})
-        if done
-        else 0
-    )
+    code = environment.code_hash() if done else ""
+    return len({e.cell_id for e in standing(store.entries()) if e.cell_id in done and e.code != code})
 
 
 def _measure(plan: Plan, store: Store, env: Env, options: Namespace) -> Summary:
@@ -167,8 +165,8 @@ def _finish(
     for line in lines:
         print(line)
     ids = {item.cell.id for item in plan.items}
-    failed = [r for r in latest(store.history()) if r.cell.id in ids and r.status not in ("ok", "unsupported")]
-    for record in failed:
+    failed = [e for e in standing(store.entries()) if e.cell_id in ids and e.status not in FINAL]
+    for record in map(store.read, failed):
         print(f"failed: {label(record.cell)}: {record.status.value}: {record.reason.splitlines()[0]}")
     print(f"{summary.done} done, {summary.skipped} skipped, {summary.failed} failed")
     if page is not None:

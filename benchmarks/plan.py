@@ -13,15 +13,17 @@ from vlpbench.archs.objectives.table import OBJECTIVES, impossible
 from vlpbench.archs.types import Can, Unsupported
 from vlpbench.benchmarks import schedule
 from vlpbench.benchmarks.measures import base as measures
+from vlpbench.results.index import standing
 from vlpbench.results.record import Status
-from vlpbench.results.store import FINAL, latest
+from vlpbench.results.store import FINAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from vlpbench.archs.registry import ArchSpec
     from vlpbench.benchmarks.suite import Suite
-    from vlpbench.results.record import Cell, Env, Record
+    from vlpbench.results.index import Entry
+    from vlpbench.results.record import Cell, Env
 
 PHASES = ("count", "memory", "cost", "accuracy")
 """Kinds of measures in the order in which they run: what takes seconds first."""
@@ -119,7 +121,7 @@ class Plan:
 
 
 def make_plan(
-    suite: Suite, history: Iterable[Record], env: Env, *, workers: int, again: bool = False, code: str | None = None
+    suite: Suite, history: Iterable[Entry], env: Env, *, workers: int, again: bool = False, code: str | None = None
 ) -> Plan:
     """Decides about every cell of a suite.
 
@@ -131,9 +133,8 @@ def make_plan(
         again: whether to measure what is done already once more.
         code: hash of the code; what other code could not do is tried again. None takes every record as of this code.
     """
-    records = latest(history)
-    here = {record.cell.id: record for record in records if record.env.id == env.id}
-    clock = _Estimates([r for r in records if r.env.id == env.id and r.status is Status.OK], suite.rounds)
+    here = {entry.cell_id: entry for entry in standing(history) if entry.env_id == env.id}
+    clock = _Estimates([entry for entry in here.values() if entry.status is Status.OK], suite.rounds)
     items = []
     trained: set[str] = set()
     for cell in suite.cells:
@@ -148,11 +149,11 @@ def make_plan(
     return Plan(suite=suite, items=tuple(items), workers=workers)
 
 
-def _settled(record: Record, code: str | None) -> bool:
+def _settled(entry: Entry, code: str | None) -> bool:
     """Whether running again would not change it, or only by chance."""
-    if record.status is Status.UNSUPPORTED and code is not None:
-        return record.code == code
-    return record.status in FINAL
+    if entry.status is Status.UNSUPPORTED and code is not None:
+        return entry.code == code
+    return entry.status in FINAL
 
 
 def unsupported(cell: Cell, env: Env) -> str | None:
@@ -207,12 +208,12 @@ def _unscored(cell: Cell, spec: ArchSpec, _: Env) -> str | None:
 class _Estimates:
     """Seconds of a cell: as it took before, or as its like took, or a guess."""
 
-    def __init__(self, records: Sequence[Record], rounds: int) -> None:
+    def __init__(self, entries: Sequence[Entry], rounds: int) -> None:
         self.rounds = rounds
-        self.own = {record.cell.id: record.seconds for record in records}
+        self.own = {entry.cell_id: entry.seconds for entry in entries}
         like: Mapping[tuple[str, ...], list[float]] = defaultdict(list)
-        for record in records:
-            like[_like(record.cell)].append(record.seconds)
+        for entry in entries:
+            like[_like(entry.cell)].append(entry.seconds)
         self.like = {key: fmean(seconds) for key, seconds in like.items()}
 
     def of(self, cell: Cell, trained: set[str]) -> float:

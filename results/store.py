@@ -1,36 +1,32 @@
 """A results folder: ``records.jsonl``, append-only and fsynced, and ``rounds.jsonl`` for interleaved cells under way.
 
 One writer at a time holds a lock; any number may read. What a crash can leave is a torn last line: it is reported by
-readers and cut off by the next writer. Nothing else is ever rewritten, apart from rounds that a record has taken in.
+readers and cut off by the next writer. Nothing else is ever rewritten, apart from rounds that a record has taken in and
+the index, which can be thrown away.
 """
 
 from __future__ import annotations
 
 import fcntl
-import gc
-import json
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
+from vlpbench.results import index
+from vlpbench.results.lines import StoreError, content_of, is_json, parse, read_rows
 from vlpbench.results.record import SCHEMA, Cell, Record, Series, Status, Strict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from vlpbench.results.index import Entry
+
 RECORDS = "records.jsonl"
 ROUNDS = "rounds.jsonl"
 FINAL = (Status.OK, Status.UNSUPPORTED)
 """Statuses that running again would not change; the others are retried."""
 _PROBE_BYTES = 1 << 20
-
-Row = TypeVar("Row", bound=Strict)
-
-
-class StoreError(Exception):
-    """A results folder that cannot be read or written. The message names file, line and remedy."""
 
 
 class Round(Strict):
@@ -75,7 +71,7 @@ class Store:
         Raises:
             StoreError: for a foreign schema version or a line that is no record.
         """
-        return _read(self.path, Record)[0]
+        return read_rows(self.path, Record)[0]
 
     def records(self) -> list[Record]:
         """The record that counts for each (cell id, env id): the latest."""
@@ -83,20 +79,35 @@ class Store:
 
     def done(self, env_id: str) -> set[str]:
         """Ids of the cells that need no more work in this environment."""
-        return {r.cell.id for r in self.records() if r.env.id == env_id and r.status in FINAL}
+        found = index.standing(self.entries())
+        return {entry.cell_id for entry in found if entry.env_id == env_id and entry.status in FINAL}
+
+    def entries(self) -> list[Entry]:
+        """An entry for every record, in the order of the file; what the index covers is not parsed again.
+
+        Raises:
+            StoreError: as `history`.
+        """
+        return self._scan()[0]
+
+    def read(self, entry: Entry) -> Record:
+        """The whole record of an entry."""
+        with self.path.open("rb") as file:
+            file.seek(entry.offset)
+            return Record.model_validate_json(file.readline())
 
     def rounds(self, env_id: str | None = None, code: str | None = None) -> list[Round]:
         """Rounds that no record has taken in yet, of this environment and this code where they are named."""
         taken = {part["id"] for record in self.history() for part in record.detail.get("visits", ())}
         return [
             r
-            for r in _read(self.folder / ROUNDS, Round)[0]
+            for r in read_rows(self.folder / ROUNDS, Round)[0]
             if r.id not in taken and env_id in (None, r.env_id) and code in (None, r.code)
         ]
 
     def problems(self) -> list[str]:
         """What a crash left behind, in words."""
-        found = [_read(self.path, Record)[1], _read(self.folder / ROUNDS, Round)[1]]
+        found = [self._scan()[1], read_rows(self.folder / ROUNDS, Round)[1]]
         return [problem for problem in found if problem]
 
     def append(self, record: Record) -> None:
@@ -130,9 +141,28 @@ class Store:
             self._drop_taken_rounds()
             yield
             self._drop_taken_rounds()
+            self._keep_index()
         finally:
             os.close(self._lock)
             self._lock = None
+
+    def _scan(self) -> tuple[list[Entry], str | None]:
+        """All entries, and what is wrong with the last line."""
+        content = content_of(self.path)
+        known = index.load(self.folder, content)
+        rows, offsets, problem = parse(self.path, content, Record, known.size)
+        return [*known.entries, *index.entries_of(rows, offsets)], problem
+
+    def _keep_index(self) -> None:
+        content = content_of(self.path)
+        covered = content[: content.rfind(b"\n") + 1]
+        if index.load(self.folder, content).size == len(covered):
+            return
+        try:
+            entries = self.entries()
+        except StoreError:
+            return  # who reads the records will hear of it
+        index.save(self.folder, [entry for entry in entries if entry.offset < len(covered)], covered)
 
     def _drop_taken_rounds(self) -> None:
         path = self.folder / ROUNDS
@@ -141,7 +171,7 @@ class Store:
         kept = self.rounds()
         if not kept:
             path.unlink()
-        elif len(kept) < len(_read(path, Round)[0]):
+        elif len(kept) < len(read_rows(path, Round)[0]):
             fresh = path.with_suffix(".new")
             fresh.write_text("".join(r.model_dump_json() + "\n" for r in kept), encoding="utf-8")
             os.replace(fresh, path)
@@ -223,67 +253,10 @@ def _whole(path: Path) -> int:
     content = path.read_bytes()
     end = content.rfind(b"\n", 0, max(len(content) - 1, 0)) + 1
     tail = content[end:]
-    if not tail or (tail.endswith(b"\n") and _is_json(tail)):
+    if not tail or (tail.endswith(b"\n") and is_json(tail)):
         return len(content)
-    if _is_json(tail):
+    if is_json(tail):
         with path.open("ab") as handle:
             handle.write(b"\n")
         return len(content) + 1
     return end
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
-def _read(path: Path, kind: type[Row]) -> tuple[list[Row], str | None]:
-    """The rows of a file, and what is wrong with its last line if a crash tore it."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except (FileNotFoundError, NotADirectoryError):
-        return [], None
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip(b"\0 \r")]
-    rows: list[Row] = []
-    with _collector_off():
-        for place, (number, line) in enumerate(numbered):
-            try:
-                rows.append(kind.model_validate_json(line))
-            except ValidationError as error:
-                if place == len(numbered) - 1 and not _is_json(line):
-                    return rows, f"{path} line {number} was cut off by a crash and is left out; the next run removes it"
-                raise StoreError(_explain(path, number, line, error)) from error
-    return rows, None
-
-
-@contextmanager
-def _collector_off() -> Iterator[None]:
-    """Nothing that is read can be collected, and looking for it again and again takes more time than the reading."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _explain(path: Path, number: int, line: bytes, error: ValidationError) -> str:
-    where = f"{path} line {number}"
-    if not _is_json(line):
-        return f"{where} is not JSON: {line[:60]!r}; remove the line or restore the file"
-    content = json.loads(line)
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version != SCHEMA:
-        return (
-            f"{where} has schema version {version}, and this vlpbench reads {SCHEMA}; read it with the vlpbench "
-            "that wrote it, or measure again into another folder with --out"
-        )
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return f"{where} is no record: {field}: {first['msg']} (found {str(first.get('input'))[:60]!r})"

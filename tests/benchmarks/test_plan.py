@@ -6,7 +6,8 @@ import pytest
 from vlpbench.benchmarks import plan as plan_module
 from vlpbench.benchmarks.plan import Action, make_plan, unsupported
 from vlpbench.benchmarks.suite import Suite
-from vlpbench.results.record import Cell, Env, Record, Status
+from vlpbench.results.index import Entry
+from vlpbench.results.record import Cell, Env, Status
 
 ENV = Env(cpu="one", cores=2, memory=1, os="Linux", python="3.11", versions={}, threads=1)
 GPU = ENV.model_copy(update={"gpu": "H100"})
@@ -17,8 +18,10 @@ def suite(*cells: Cell, rounds: int = 3) -> Suite:
     return Suite(name="s", title="S", rounds=rounds, cells=cells)
 
 
-def record(cell: Cell, *, status: Status = Status.OK, seconds: float = 1.0, env: Env = ENV) -> Record:
-    return Record(id="0", cell=cell, status=status, env=env, code="", suite="s", started="", seconds=seconds)
+def record(cell: Cell, *, status: Status = Status.OK, seconds: float = 1.0, env: Env = ENV) -> Entry:
+    """What a plan knows of a record."""
+    known = {"cell": cell, "cell_id": cell.id, "env_id": env.id, "status": status, "code": "", "seconds": seconds}
+    return Entry(offset=0, **known)
 
 
 IMPOSSIBLE = [

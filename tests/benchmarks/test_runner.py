@@ -39,7 +39,7 @@ class Lab:
 
     def run(self, *cells: Cell, rounds: int = 2, timeout: float = 60, workers: int = 2, again: bool = False) -> Summary:
         suite = Suite(name="fakes", title="Fakes", rounds=rounds, timeout=timeout, cells=cells)
-        plan = make_plan(suite, self.store.history(), ENV, workers=workers, again=again)
+        plan = make_plan(suite, self.store.entries(), ENV, workers=workers, again=again)
         with Progress(plan) as progress:
             return Runner(plan, self.store, ENV, cache=self.cache, progress=progress).run()
 

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from vlpbench.results import index
 from vlpbench.results import store as store_module
 from vlpbench.results.record import Cell, Env, Record, Series, Status
 from vlpbench.results.store import Round, Store, StoreError, probe
@@ -230,3 +231,97 @@ def test_two_thousand_records_are_read_in_a_fifth_of_a_second(tmp_path):
         assert len(Store(tmp_path).records()) == 2000
         seconds.append(time.process_time() - started)
     assert min(seconds) < 0.2
+
+
+def indexed(folder, monkeypatch) -> tuple[list[str], int]:
+    """Cells of the entries, and how many lines were parsed to find them."""
+    parsed = []
+    real = store_module.parse
+
+    def counting(*given):
+        found = real(*given)
+        parsed.append(len(found[0]))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "parse", counting)
+        entries = Store(folder).entries()
+    return [entry.cell_id for entry in entries], sum(parsed)
+
+
+def test_what_is_indexed_is_not_parsed_and_what_was_added_is(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    rows = [record(seed, status=status, env=env) for seed, status in enumerate(Status) for env in (ENV, OTHER)]
+    with store.writing():
+        for row in rows:
+            store.append(row)
+    ids = [row.cell.id for row in rows]
+    assert indexed(tmp_path, monkeypatch) == (ids, 0)
+    assert [store.read(entry) for entry in store.entries()] == store.history()
+    added = record(7, value=3.0)
+    with store.path.open("a") as file:  # as by a writer that was killed before it could index
+        file.write(added.model_dump_json() + "\n")
+    assert indexed(tmp_path, monkeypatch) == ([*ids, added.cell.id], 1)
+    assert store.read(store.entries()[-1]) == added
+    with store.writing():
+        pass
+    assert indexed(tmp_path, monkeypatch) == ([*ids, added.cell.id], 0)
+
+
+@pytest.mark.parametrize("change", ["one digit", "fewer lines", "broken index", "no index", "other reader"])
+def test_an_index_of_anything_else_is_not_believed(tmp_path, monkeypatch, change):
+    store = Store(tmp_path)
+    with store.writing():
+        for seed in range(3):
+            store.append(record(seed))
+    path, lies = store.path, tmp_path / index.INDEX
+    stamp = path.stat()
+    if change == "one digit":  # as long and as old as before
+        path.write_bytes(path.read_bytes().replace(b'"seed":1', b'"seed":8'))
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    elif change == "fewer lines":
+        path.write_bytes(b"\n".join(path.read_bytes().split(b"\n")[:2]) + b"\n")
+    elif change == "other reader":
+        monkeypatch.setattr(index, "_reader", lambda: b"newer code")
+    elif change == "broken index":
+        lies.write_bytes(lies.read_bytes()[:-5])
+    else:
+        lies.unlink()
+    found, parsed = indexed(tmp_path, monkeypatch)
+    assert found == [one.cell.id for one in store.history()]
+    assert parsed == len(found) == (2 if change == "fewer lines" else 3)
+
+
+def test_a_torn_line_after_what_is_indexed_is_named_and_repaired_as_ever(tmp_path):
+    store = Store(tmp_path)
+    store.append(record(0))
+    with store.path.open("ab") as file:
+        file.write(record(1).model_dump_json().encode()[:40])
+    assert [entry.cell.seed for entry in store.entries()] == [0]
+    assert store.problems() == [
+        f"{store.path} line 2 was cut off by a crash and is left out; the next run removes it",
+    ]
+    store.append(record(2))
+    assert [entry.cell.seed for entry in store.entries()] == [0, 2]
+    assert store.problems() == []
+
+
+def test_rubbish_and_foreign_schemas_after_what_is_indexed_are_refused_by_line(tmp_path):
+    store = Store(tmp_path)
+    store.append(record(0))
+    whole = store.path.read_bytes()
+    foreign = json.dumps(record(1).model_dump(mode="json") | {"schema_version": 2}).encode()
+    for line, message in ((b"rubbish", "line 2 is not JSON"), (foreign, "line 2 has schema version 2")):
+        store.path.write_bytes(whole + line + b"\n" + whole)
+        with pytest.raises(StoreError, match=message):
+            store.entries()
+
+
+def test_an_index_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(index.os, "replace", full)
+    Store(tmp_path).append(record(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
+    assert len(Store(tmp_path).entries()) == 1
