@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROUNDS, QUESTIONS = 5, 5000
 WORDS = ("none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NUMBERS = dict(zip(WORDS, (0, *range(11)), strict=True))
+NUMBERS: dict[str, int] = dict(zip(WORDS, (0, *range(11)), strict=True))
 ANSWERS = [
     *("yes", "no", "Yes.", "two", "2", "none", "a red car", "the red car", "red", "Red", "blue and white", "1,000"),
     *(f"{size} {thing}" for size in ("small", "big", "a large") for thing in ("dog", "t-shirt", "bus, parked")),
