@@ -37,23 +37,23 @@ class ImagePreset:
     std: tuple[float, float, float]
 
 
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_WEB = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+"""Statistics of the pictures that CLIP was trained on, which most models after it took over."""
 
 
 def preset(name: str, size: int) -> ImagePreset:
-    """The preprocessing called ``clip`` (also open_clip's), ``albef`` (its evaluation) or ``half``, to a square.
+    """A preprocessing to a square, named after what it does.
 
-    ``half`` maps to [-1, 1] as ViLT does; the aspect ratio that ViLT keeps is lost to the fixed size.
+    ``crop``: the middle, normalised by the statistics of web pictures (CLIP). ``squash``: all of it, by the same (ALBEF
+    and BLIP in evaluation). ``half``: all of it, mapped to [-1, 1] (ViLT, whose aspect ratio the fixed size loses).
     """
     side = (size, size)
     match name:
-        case "clip":
-            return ImagePreset(size=side, fit="crop", mean=_CLIP_MEAN, std=_CLIP_STD)
-        case "albef":
-            return ImagePreset(size=side, fit="squash", mean=_CLIP_MEAN, std=_CLIP_STD)
+        case "crop" | "squash":
+            return ImagePreset(size=side, fit=name, **_WEB)
         case "half":
             return ImagePreset(size=side, fit="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    raise ValueError(f"no image preset is called {name!r}; use clip, albef or half")
+    raise ValueError(f"no image preset is called {name!r}; use crop, squash or half")
 
 
 def decode(path: Path, *, limit: int = PIXEL_LIMIT) -> Image.Image:

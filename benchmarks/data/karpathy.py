@@ -14,6 +14,7 @@ import numpy as np
 from vlpbench.archs.types import Batch, Text
 from vlpbench.benchmarks.data.annotations import Entry, Faults, read_annotations
 from vlpbench.benchmarks.data.base import DataError, Geometry
+from vlpbench.benchmarks.data.cleaning import clean_caption
 from vlpbench.benchmarks.data.images import ImagePreset, decode, fit, normalise
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class KarpathyConfig:
     text_len: int = 30
     captions: Literal["five", "all"] = "five"
     """Of a picture: the first five, or all there are (COCO has up to seven)."""
+    clean: int | None = None
+    """Words that a caption keeps once `clean_caption` took its punctuation; ALBEF keeps 30. None leaves captions be."""
     faulty: Literal["skip", "fail"] = "fail"
     """What to do with an entry or a picture that cannot be used. ``skip`` decodes a whole split when it is opened."""
 
@@ -151,6 +154,7 @@ class Karpathy:
                 self.config.text_len,
                 self.config.captions,
                 self.tokenizer.vocab_size,
+                *(() if self.config.clean is None else (self.config.clean,)),
             ]
             digest = hashlib.sha256(json.dumps(described).encode())
             for split in sorted(self.galleries()):
@@ -175,6 +179,8 @@ class Karpathy:
                 )
             texts = [text for entry in entries for text in entry.captions]
             owner = np.repeat(np.arange(len(entries)), [len(entry.captions) for entry in entries])
+            if self.config.clean is not None:
+                texts = [clean_caption(text, self.config.clean) for text in texts]
             encoded = self.tokenizer.encode(texts, self.config.text_len)
             self._splits[split] = Captioned(Photos(self.config.images, entries, self.config.preset), encoded, owner)
         return self._splits[split]

@@ -91,7 +91,7 @@ def _open_karpathy(name: str, size: str, noise: float, root: Path | None) -> Sou
     config = KarpathyConfig(
         annotations=annotations,
         images=images if images.is_dir() else root,
-        preset=preset("albef" if bert else "clip", _SIDES.get(size, 224)),
+        preset=preset("squash" if bert else "crop", _SIDES.get(size, 224)),
         text_len=30 if bert else 77,
     )
     return Karpathy(config, BertTokenizer(root / "vocab.txt") if bert else ClipTokenizer(), name=name)

@@ -111,12 +111,12 @@ def test_crop_keeps_the_middle_and_squash_keeps_all():
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, :20, 0], wide[:, 20:40, 1], wide[:, 40:, 2] = 200, 200, 200
     image = Image.fromarray(wide)
-    crop = fit(image, preset("clip", 20))
+    crop = fit(image, preset("crop", 20))
     assert crop.shape == (3, 20, 20)
     assert crop.dtype == np.uint8
     assert crop[1].min() > 190
     assert crop[[0, 2]].max() < 10
-    squash = fit(image, preset("albef", 21))
+    squash = fit(image, preset("squash", 21))
     assert [int(squash[c, 10, x]) for c, x in ((0, 2), (1, 10), (2, 18))] == pytest.approx([200] * 3, abs=3)
 
 
@@ -124,7 +124,7 @@ def test_crop_keeps_the_middle_and_squash_keeps_all():
 def test_any_aspect_ratio_fills_the_size(width, height):
     image = Image.new("RGB", (width, height), (9, 9, 9))
     flat = ImagePreset(size=(16, 40), fit="crop", mean=(0, 0, 0), std=(1, 1, 1))
-    for how in (preset("clip", 32), preset("half", 32), flat):
+    for how in (preset("crop", 32), preset("half", 32), flat):
         pixels = fit(image, how)
         assert pixels.shape == (3, *how.size)
         assert (pixels == 9).all()
@@ -132,7 +132,7 @@ def test_any_aspect_ratio_fills_the_size(width, height):
 
 def test_normalisation_by_hand():
     pictures = np.array([0, 128, 255], np.uint8).reshape(1, 3, 1, 1)
-    how = preset("clip", 1)
+    how = preset("crop", 1)
     wanted = [(v / 255 - m) / s for v, m, s in zip((0, 128, 255), how.mean, how.std, strict=True)]
     torch.testing.assert_close(normalise(pictures, how).flatten(), torch.tensor(wanted))
     half = normalise(pictures, preset("half", 1)).flatten()
@@ -143,7 +143,7 @@ def test_crop_equals_open_clip():
     from open_clip.transform import image_transform
 
     rng = np.random.default_rng(0)
-    how = preset("clip", 32)
+    how = preset("crop", 32)
     for shape in ((61, 97, 3), (97, 61, 3), (32, 33, 3), (20, 20, 3)):
         image = Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8))
         official = image_transform(32, is_train=False, mean=how.mean, std=how.std)(image)
@@ -152,5 +152,5 @@ def test_crop_equals_open_clip():
 
 
 def test_unknown_preset():
-    with pytest.raises(ValueError, match="'vgg'; use clip, albef or half"):
+    with pytest.raises(ValueError, match="'vgg'; use crop, squash or half"):
         preset("vgg", 32)

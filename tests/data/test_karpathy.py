@@ -162,13 +162,20 @@ def test_hash_follows_captions_and_pictures(folder):
     assert opened(folder).hash != first
 
 
+def test_captions_are_cleaned_where_that_is_asked_for(folder):
+    written, meant = (broken(lambda i, t=t: i[0]["sentences"][0].update(raw=t)) for t in ("A  c, c-b/b!", "a c c b b"))
+    found = opened(folder, written, clean=4).pairs("train").encoded.ids[0]
+    assert found.tolist() == [1, *(WORDS.index(word) for word in "accb"), 2]  # [CLS], four words, [SEP]
+    assert opened(folder, meant, clean=4).hash != opened(folder, meant).hash
+
+
 @pytest.mark.shared
 def test_real_photos_with_the_bert_vocabulary(shared):
     data = shared / "data"
     config = KarpathyConfig(
         annotations=data / "coco_cc/annotations/dataset_coco.json",
         images=data / "coco_cc/images",
-        preset=preset("albef", 64),
+        preset=preset("squash", 64),
     )
     source = Karpathy(config, BertTokenizer(data / "bert_vocab/vocab.txt"), name="coco")
     train, test = source.pairs("train"), source.gallery("test")
