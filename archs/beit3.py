@@ -12,14 +12,14 @@ D width, E joint embedding size (D), V vocabulary.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from vlpbench.archs.beit3_decode import Context, context, step
-from vlpbench.archs.beit3_parts import FIRST, Backbone, Pooler
+from vlpbench.archs.beit3_parts import FIRST, Backbone, Beit3Config, Pooler, Words
 from vlpbench.archs.blocks import KeyValue, init_by_fan_in
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
@@ -27,28 +27,6 @@ from vlpbench.archs.types import Can, Fused, Structure, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-@dataclass(frozen=True, kw_only=True)
-class Beit3Config:
-    """The defaults are the released base model at the image size of its pre-training."""
-
-    image_size: tuple[int, int] = (224, 224)
-    """Height, width in pixels, multiples of ``patch``."""
-    patch: int = 16
-    stem: Literal["patch", "conv"] = "patch"
-    """``patch`` is the paper's linear projection; ``conv`` is the stem of the size-matched models."""
-    text_len: int = 64
-    vocab_size: int = 64010
-    width: int = 768
-    heads: int = 12
-    layers: int = 12
-    hidden: int = 3072
-    """Width of the feed-forward experts."""
-    text_positions: int = 1024
-    """Rows of the table, two more than the longest text (with its prompt) has tokens."""
-    drop_path: float = 0.1
-    """Share of residual branches that is dropped in the last layer; the first drops none (paper, table 12)."""
 
 
 _SMALL = Beit3Config(
@@ -72,16 +50,6 @@ SIZES: Mapping[str, Beit3Config] = {
     "large": replace(_BASE, width=1024, heads=16, layers=24, hidden=4096),
 }
 """``small`` and ``medium`` match the other architectures' parameters within 10 %, both sets of weights counted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Words:
-    """A text before positions are added."""
-
-    x: Tensor
-    """(B, L, D) word embeddings, zero at padding."""
-    mask: Tensor
-    """(B, L) bool, True at tokens."""
 
 
 class Beit3(VLModel[Tensor, Words]):
@@ -133,7 +101,7 @@ class Beit3(VLModel[Tensor, Words]):
         """
         if text.ids.shape[1] > self.text_len:
             raise ValueError(f"a text of {text.ids.shape[1]} tokens is longer than the model's {self.text_len}")
-        return Words(x=self.beit3.text_embed(text.ids), mask=text.mask)
+        return self.beit3.words(text)
 
     def embed_image(self, image: Tensor) -> Tensor:
         """The class token behind the encoder with the weights for images; projected."""
@@ -142,7 +110,7 @@ class Beit3(VLModel[Tensor, Words]):
 
     def embed_text(self, text: Words) -> Tensor:
         """The first token behind the encoder with the weights for texts; projected."""
-        first = self.beit3.encoder(self.placed(text), text.mask[:, None, None], 0, first=1)
+        first = self.beit3.encoder(self.beit3.placed(text), text.mask[:, None, None], 0, first=1)
         return F.normalize(self.language_head(self.beit3.encoder.layer_norm.B(first[:, 0])), dim=-1)
 
     def tokens(self, image: Tensor | None, text: Words | None) -> Tensor:
@@ -151,18 +119,11 @@ class Beit3(VLModel[Tensor, Words]):
         Raises:
             ValueError: for neither.
         """
-        sides = [*(() if image is None else (image,)), *(() if text is None else (self.placed(text),))]
+        sides = [*(() if image is None else (image,)), *(() if text is None else (self.beit3.placed(text),))]
         if not sides:
             raise ValueError("there is neither an image nor a text to encode")
         split = 0 if image is None else image.shape[1]
         return self.beit3.encoder(torch.cat(sides, dim=1), _look(split, text), split)
-
-    def placed(self, text: Words, after: Tensor | None = None) -> Tensor:
-        """(B, L, D) with positions, which count on from ``after`` tokens (B,) of a text before this one."""
-        place = torch.arange(text.x.shape[1], device=text.x.device) + FIRST
-        if isinstance(after, Tensor):
-            place = place + after[:, None]
-        return (text.x + F.embedding(place, self._positions("B"))) * text.mask[..., None]
 
     def fuse(self, image: Tensor, text: Words) -> Fused:
         """The whole encoder over [image; text]; pooled is the image's class token through norm and tanh layer."""
@@ -172,14 +133,14 @@ class Beit3(VLModel[Tensor, Words]):
     def fuse_pooled(self, image: Tensor, text: Words) -> Tensor:
         """The same, the last layer for the image's class token alone."""
         split = image.shape[1]
-        x = torch.cat([image, self.placed(text)], dim=1)
+        x = torch.cat([image, self.beit3.placed(text)], dim=1)
         return self.pooler(self.beit3.encoder(x, _look(split, text), split, first=1))
 
     def decode(self, image: Tensor, target: Words, prompt: Words | None = None) -> Tensor:
         """The encoder over [image; prompt; target] (B, L, V): the target is causal, what stands before it is not."""
         split = image.shape[1]
         after = None if prompt is None else prompt.mask.sum(dim=1)
-        sides = [image, *(() if prompt is None else (self.placed(prompt),)), self.placed(target, after)]
+        sides = [image, *(() if prompt is None else (self.beit3.placed(prompt),)), self.beit3.placed(target, after)]
         seen = [target.mask.new_ones(image.shape[:2]), *(() if prompt is None else (prompt.mask,)), target.mask]
         x = torch.cat(sides, dim=1)
         length, context = x.shape[1], x.shape[1] - target.mask.shape[1]
@@ -190,13 +151,13 @@ class Beit3(VLModel[Tensor, Words]):
 
     def prepare_decode(self, image: Tensor, prompt: Words | None = None) -> Context:
         """Keys and values of image and prompt, which see no target, for all layers."""
-        return context(self, image, prompt)
+        return context(self.beit3, image, prompt)
 
     def decode_step(
         self, source: Context, ids: Tensor, past: tuple[KeyValue, ...] | None = None, *, beams: int = 1
     ) -> tuple[Tensor, tuple[KeyValue, ...]]:
         """As in the interface; keeps the keys and values of the texts."""
-        return step(self, source, ids, past, beams)
+        return step(self.beit3, self.vocabulary, source, ids, past, beams)
 
     def word_embedding(self) -> nn.Embedding:
         """That of texts."""

@@ -7,16 +7,12 @@ V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from vlpbench.archs.beit3_parts import Memory
+from torch import Tensor, nn
+from vlpbench.archs.beit3_parts import Backbone, Memory, Words
 from vlpbench.archs.blocks import KeyValue
 from vlpbench.archs.types import Text
-
-if TYPE_CHECKING:
-    from vlpbench.archs.beit3 import Beit3, Words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,37 +27,42 @@ class Context:
     """(B,) tokens of the prompt; None without one."""
 
 
-def context(model: Beit3, image: Tensor, prompt: Words | None) -> Context:
+def context(backbone: Backbone, image: Tensor, prompt: Words | None) -> Context:
     """The encoder over an image state and a prompt."""
     memory, split = Memory(), image.shape[1]
     if prompt is None:
-        model.beit3.encoder(image, None, split, memory=memory)
+        backbone.encoder(image, None, split, memory=memory)
         return Context(keys_values=tuple(memory.kept), seen=None, asked=None)
     seen = torch.cat([prompt.mask.new_ones(image.shape[:2]), prompt.mask], dim=1)
-    model.beit3.encoder(torch.cat([image, model.placed(prompt)], dim=1), seen[:, None, None], split, memory=memory)
+    backbone.encoder(torch.cat([image, backbone.placed(prompt)], dim=1), seen[:, None, None], split, memory=memory)
     return Context(keys_values=tuple(memory.kept), seen=seen, asked=prompt.mask.sum(dim=1))
 
 
 def step(
-    model: Beit3, source: Context, ids: Tensor, past: tuple[KeyValue, ...] | None, beams: int
+    backbone: Backbone,
+    vocabulary: nn.Module,
+    source: Context,
+    ids: Tensor,
+    past: tuple[KeyValue, ...] | None,
+    beams: int,
 ) -> tuple[Tensor, tuple[KeyValue, ...]]:
     """Logits (R, L, V) for (R, L) tokens behind ``past``, and keys and values of the text with them."""
     written = 0 if past is None else past[0][0].shape[1]
-    before = [tuple(_beams(x, beams) for x in pair) for pair in source.keys_values]
+    before = [(_beams(key, beams), _beams(value, beams)) for key, value in source.keys_values]
     memory = Memory([(pair, *(() if past is None else (past[layer],))) for layer, pair in enumerate(before)])
     start = torch.full((len(ids),), written, device=ids.device)
     if source.asked is not None:
         start = start + _beams(source.asked, beams)
-    words = model.encode_text(Text(ids=ids, mask=torch.ones_like(ids, dtype=torch.bool)))
+    words = backbone.words(Text(ids=ids, mask=torch.ones_like(ids, dtype=torch.bool)))
     look = _look(source, ids.shape[1], written, beams)
-    x = model.beit3.encoder(model.placed(words, start), look, 0, memory=memory)
+    x = backbone.encoder(backbone.placed(words, start), look, 0, memory=memory)
     kept = tuple(memory.kept)
     if past is not None:
         kept = tuple(
             (torch.cat([k, key], dim=1), torch.cat([v, value], dim=1))
             for (k, v), (key, value) in zip(past, kept, strict=True)
         )
-    return model.vocabulary(model.beit3.encoder.layer_norm.B(x)), kept
+    return vocabulary(backbone.encoder.layer_norm.B(x)), kept
 
 
 def _beams(x: Tensor, beams: int) -> Tensor:

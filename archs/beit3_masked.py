@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from vlpbench.archs.objectives.base import at_least_float32
+from vlpbench.archs.types import Masked
 
 if TYPE_CHECKING:
-    from vlpbench.archs.beit3 import Beit3, Words
-    from vlpbench.archs.types import Masked, Text
+    from vlpbench.archs.beit3 import Beit3
+    from vlpbench.archs.types import Text
 
 TEXT_ALONE, TEXT_OF_PAIR, IMAGE = 0.15, 0.5, 0.4
 """Shares of tokens that are masked: of a text alone, of a text beside an image, of an image."""
@@ -67,12 +68,12 @@ class MaskedData(nn.Module):
             ValueError: if neither side is masked.
         """
         state = self._hide(image) if isinstance(image, MaskedImage) else self.model.encode_image(image)
-        words: Words = self.model.encode_text(getattr(text, "text", text))
+        words = self.model.encode_text(text.text if isinstance(text, Masked) else text)
         x, losses = self.model.tokens(state, words), []
         if isinstance(image, MaskedImage):
             losses.append(self._patches(x, image))
-        if hasattr(text, "position"):
-            losses.append(self._words(x, state.shape[1], text))  # pyright: ignore[reportArgumentType]
+        if isinstance(text, Masked):
+            losses.append(self._words(x, state.shape[1], text))
         if not losses:
             raise ValueError("a pair needs a masked side, or there is nothing to predict")
         return torch.stack(losses).sum()

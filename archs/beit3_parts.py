@@ -1,4 +1,4 @@
-"""BEiT-3's parts: multiway modules and the pre-norm block with sub-layer norms, in torchscale's layout.
+"""BEiT-3's configuration and parts: multiway modules, and the block with sub-layer norms, in torchscale's layout.
 
 ``A`` serves images, ``B`` serves texts; in a pair each token keeps the modules of its own modality.
 
@@ -8,22 +8,53 @@ Shape letters: B batch, S tokens of a sequence, of which the first ``split`` are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from vlpbench.archs.blocks import ConvStem, KeyValue
-
-if TYPE_CHECKING:
-    from vlpbench.archs.beit3 import Beit3Config
+from vlpbench.archs.types import Text
 
 M = TypeVar("M", bound=nn.Module)
 EPS = 1e-5
 """Of every LayerNorm."""
 FIRST = 2
 """Row of the first position in a table of positions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beit3Config:
+    """The defaults are the released base model at the image size of its pre-training."""
+
+    image_size: tuple[int, int] = (224, 224)
+    """Height, width in pixels, multiples of ``patch``."""
+    patch: int = 16
+    stem: Literal["patch", "conv"] = "patch"
+    """``patch`` is the paper's linear projection; ``conv`` is the stem of the size-matched models."""
+    text_len: int = 64
+    vocab_size: int = 64010
+    width: int = 768
+    heads: int = 12
+    layers: int = 12
+    hidden: int = 3072
+    """Width of the feed-forward experts."""
+    text_positions: int = 1024
+    """Rows of the table, two more than the longest text (with its prompt) has tokens."""
+    drop_path: float = 0.1
+    """Share of residual branches that is dropped in the last layer; the first drops none (paper, table 12)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """A text before positions are added."""
+
+    x: Tensor
+    """(B, L, D) word embeddings, zero at padding."""
+    mask: Tensor
+    """(B, L) bool, True at tokens."""
 
 
 class Memory:
@@ -205,3 +236,14 @@ class Backbone(nn.Module):
         self.text_embed = nn.Embedding(config.vocab_size, config.width)
         self.vision_embed = VisionEmbedding(stem, config.width)
         self.encoder = Encoder(config, patches + 1)
+
+    def words(self, text: Text) -> Words:
+        """A text without positions."""
+        return Words(x=self.text_embed(text.ids), mask=text.mask)
+
+    def placed(self, text: Words, after: Tensor | None = None) -> Tensor:
+        """(B, L, D) with positions, which count on from ``after`` tokens (B,) of a text before this one."""
+        place = torch.arange(text.x.shape[1], device=text.x.device) + FIRST
+        if after is not None:
+            place = place + after[:, None]
+        return (text.x + self.encoder.embed_positions["B"](place)) * text.mask[..., None]

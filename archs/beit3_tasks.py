@@ -119,7 +119,9 @@ class Captioning(nn.Module):
 
 
 _UNPOOLED = {"pooler": "only the official VQA model has a pooler"}
-_UNEMBEDDED = dict.fromkeys(("vision_head", "language_head"), "only the official retrieval model has projections")
+_UNEMBEDDED: dict[str, str] = dict.fromkeys(
+    ("vision_head", "language_head"), "only the official retrieval model has projections"
+)
 _SILENT = {"vocabulary": "only the official captioning model predicts words"}
 _NORMED = {
     "beit3.encoder.layer_norm": "official models that norm the encoder's output in their head have none before it"

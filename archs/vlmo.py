@@ -11,7 +11,7 @@ E joint embedding size (D), A attention heads.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,40 +20,10 @@ from vlpbench.archs.blocks import BertEmbeddings, BertShape, MaskedHead, init_be
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Fused, Structure, Text
-from vlpbench.archs.vlmo_parts import MultiwayTransformer, RelativePositions, Way, WordEmbeddings
+from vlpbench.archs.vlmo_parts import MultiwayTransformer, RelativePositions, VlmoConfig, Way, WordEmbeddings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-
-@dataclass(frozen=True, kw_only=True)
-class VlmoConfig:
-    """The defaults are the paper's base model (section 4.1) at the image size of its pre-training."""
-
-    image_size: tuple[int, int] = (224, 224)
-    """Height, width in pixels, multiples of ``patch``."""
-    patch: int = 16
-    stem: Literal["patch", "conv"] = "patch"
-    """``patch`` is the paper's linear projection; ``conv`` is the stem of the size-matched models."""
-    text_len: int = 40
-    vocab_size: int = 30522
-    width: int = 768
-    heads: int = 12
-    layers: int = 12
-    vl_layers: int = 2
-    """Top layers with experts for pairs."""
-    mlp_ratio: float = 4.0
-    positions: Literal["relative", "absolute"] = "relative"
-    """``relative`` is one table of attention biases for all layers; ``absolute`` adds embeddings to the input."""
-    text_positions: int = 196
-    """Longest text that relative positions are learnt for."""
-    layer_scale: float | None = 0.1
-    """Initial scale of every residual branch; None has no scales."""
-    drop_path: float = 0.1
-    """Share of residual branches that is dropped in the last layer; the first drops none. Also BERT's dropout, as in
-    the released code."""
-    image_types: int = 1
-    """Images that one text can go with: 2 for statements about a pair, each with a modality type of its own."""
 
 
 _SMALL = VlmoConfig(

@@ -1,4 +1,4 @@
-"""VLMo's parts: the multiway block, its attention with relative positions, and the index of relative positions.
+"""VLMo's configuration and parts: the multiway block, and attention that knows relative positions.
 
 Parameters carry the names of the released code.
 
@@ -8,7 +8,8 @@ A attention heads, P rows of the table of relative positions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +17,40 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from vlpbench.archs.blocks import BertEmbeddings, BertShape, ConvStem
 
-if TYPE_CHECKING:
-    from vlpbench.archs.vlmo import VlmoConfig
-
 Way = Literal["imag", "text", "vl"]
 """Which experts a sequence goes through: an image's, a text's, or those of a pair. The first two are official names."""
 EPS = 1e-6
 """Of the transformer's LayerNorm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmoConfig:
+    """The defaults are the paper's base model (section 4.1) at the image size of its pre-training."""
+
+    image_size: tuple[int, int] = (224, 224)
+    """Height, width in pixels, multiples of ``patch``."""
+    patch: int = 16
+    stem: Literal["patch", "conv"] = "patch"
+    """``patch`` is the paper's linear projection; ``conv`` is the stem of the size-matched models."""
+    text_len: int = 40
+    vocab_size: int = 30522
+    width: int = 768
+    heads: int = 12
+    layers: int = 12
+    vl_layers: int = 2
+    """Top layers with experts for pairs."""
+    mlp_ratio: float = 4.0
+    positions: Literal["relative", "absolute"] = "relative"
+    """``relative`` is one table of attention biases for all layers; ``absolute`` adds embeddings to the input."""
+    text_positions: int = 196
+    """Longest text that relative positions are learnt for."""
+    layer_scale: float | None = 0.1
+    """Initial scale of every residual branch; None has no scales."""
+    drop_path: float = 0.1
+    """Share of residual branches that is dropped in the last layer; the first drops none. Also BERT's dropout, as in
+    the released code."""
+    image_types: int = 1
+    """Images that one text can go with: 2 for statements about a pair, each with a modality type of its own."""
 
 
 class Attention(nn.Module):
@@ -186,8 +214,8 @@ class WordEmbeddings(BertEmbeddings):
         super().__init__(shape, vocab_size=vocab_size, positions=positions)
         self.position_embeddings = _Unread(self.position_embeddings.weight.detach().clone())
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(B, L) -> (B, L, D)."""
+    def forward(self, ids: Tensor, start: int = 0) -> Tensor:
+        """(B, L) -> (B, L, D), the same from whatever place a text starts."""
         words = self.word_embeddings(ids) + self.token_type_embeddings.weight[0]
         return self.dropout(self.LayerNorm(words))
 

@@ -154,7 +154,7 @@ def test_contrast_with_shared_experts_is_the_mean_of_two(model: Vlmo) -> None:
     batch = Batch(image=image, text=text, sample_id=torch.arange(3))
     objective = learner.objectives["itc_vl"]
     i, t = model.encode_image(image), model.encode_text(text)
-    spaces = [(model.embed_image(i), model.embed_text(t))]
+    spaces: list[tuple[torch.Tensor, ...]] = [(model.embed_image(i), model.embed_text(t))]
     heads = (objective.get_submodule("image_proj"), objective.get_submodule("text_proj"))
     spaces.append(
         tuple(F.normalize(h(model.contrast(s, vl=True)[1]), dim=-1) for h, s in zip(heads, (i, t), strict=True))
