@@ -52,6 +52,8 @@ SIZES = {"tiny": 0.15, "small": 0.2, "medium": 0.5, "l14": 4.0, "large": 4.0}
 """That guess times this for other sizes."""
 STEP = {"tiny": 0.02, "small": 0.14, "medium": 1.5}
 """A guess for one training step on one core, seconds; 5 for every other size."""
+PRETRAINED = ("retrieval", "learning")
+"""Accuracy measures that fine-tune nothing."""
 WITH_TEACHER = 1.7
 """That guess times this where a momentum model runs beside the trained one."""
 EVALUATION = {"tiny": 2.0, "small": 8.0}
@@ -237,7 +239,7 @@ def _like(cell: Cell) -> tuple[str, ...]:
 
 
 def _accuracy_guess(cell: Cell, *, pretrain: bool) -> float:
-    finetune = cell.finetune or (schedule.defaults(cell.size).finetune if cell.scorer is None else 0)
+    finetune = cell.finetune or (0 if cell.measure in PRETRAINED else schedule.defaults(cell.size).finetune)
     teacher = 1.0 if cell.momentum == "off" else WITH_TEACHER
     steps = (cell.budget or 0) * teacher * pretrain + finetune
     guess = steps * STEP.get(cell.size, 5.0) + EVALUATION.get(cell.size, 120.0)
