@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from vlpbench.archs.heads import ClassifierHead
-from vlpbench.archs.learner import Learner, Recipe
+from vlpbench.archs.learner import Learner, Recipe, draw_masked
+from vlpbench.archs.model import Pass, take
 from vlpbench.archs.objectives.base import at_least_float32
+from vlpbench.archs.objectives.itm import draw_negatives
+from vlpbench.archs.objectives.queue import gather_ranks
 from vlpbench.archs.pretrained import Layout, load, save
-from vlpbench.archs.types import Masked, Text
+from vlpbench.archs.types import Batch, Masked, Negatives, Text
 from vlpbench.archs.vlmo import Vlmo
 
 RECIPE = Recipe(objectives=("itc_vl", "itm", "mlm"), weights=(1.0, 1.0, 0.25))
@@ -94,6 +98,50 @@ class TextStage(nn.Module):
     def loss(self, masked: Masked) -> Tensor:
         """Mean cross-entropy of the original tokens."""
         return F.cross_entropy(self(masked), masked.label)
+
+
+def pretraining_losses(
+    learner: Learner, batch: Batch, *, masked: Masked | None = None, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """The losses of `RECIPE` with global hard negatives (section 3.3): matching draws from the pairs of all ranks.
+
+    Contrast stays within the batch of a rank. In one process this is ``learner(batch)``.
+
+    Args:
+        learner: trains by `RECIPE`.
+        batch: of this rank, as large as that of every other; sample ids are those of images, so unique over ranks.
+        masked: drawn if it is not given.
+        generator: draws masks and negatives.
+    """
+    if masked is None:
+        masked = draw_masked(batch.text, learner.tokens, learner.recipe.mlm_probability, generator)
+    view = Pass(learner.model, batch, masked=masked)
+    objectives: Any = learner.objectives
+    to_text, to_image = objectives["itc_vl"].similarity(view, None)
+    everyone = _everyone(batch)
+    if len(everyone.sample_id) > view.size:
+        temperature = objectives["itc_vl"].temperature
+        image, text = (x.detach() for x in (view.image_embed, view.text_embed))
+        to_text, to_image = (a @ gather_ranks(b).T / temperature for a, b in ((image, text), (text, image)))
+    drawn = draw_negatives(batch.sample_id, (to_text, to_image), generator, candidates=everyone.sample_id)
+    view.once("fused_pairs", lambda: _pairs(view, everyone, drawn))
+    return {name: objective(view) for name, objective in objectives.items()}
+
+
+def _everyone(batch: Batch) -> Batch:
+    """The pairs of all ranks, rank 0 first."""
+    ids, mask = gather_ranks(batch.text.ids), gather_ranks(batch.text.mask)
+    image, sample_id = gather_ranks(batch.image), gather_ranks(batch.sample_id)
+    return Batch(image=image, text=Text(ids=ids, mask=mask), sample_id=sample_id)
+
+
+def _pairs(view: Pass[Any, Any], everyone: Batch, drawn: Negatives) -> Tensor:
+    """Pooled (3B, D): matching pairs; texts with their negative images; images with their negative texts."""
+    model = view.model
+    image = model.encode_image(everyone.image.index_select(0, drawn.image))
+    text = model.encode_text(take(everyone.text, drawn.text))
+    pairs = ((view.image, view.text), (image, view.text), (view.image, text))
+    return torch.cat([model.fuse_pooled(*pair) for pair in pairs])
 
 
 class Answering(nn.Module):

@@ -60,10 +60,13 @@ def draw_negatives(
     generator: torch.Generator | None = None,
     *,
     replace: bool = False,
+    candidates: Tensor | None = None,
 ) -> Negatives:
     """One negative image for each text and one negative text for each image, never of the same ``sample_id``.
 
-    ``similarity`` holds image-to-text and text-to-image logits (B, B): negatives are then drawn in proportion to their
+    They are drawn from the batch, or from C pairs of which ``candidates`` (C,) are the sample ids: those of all ranks.
+
+    ``similarity`` holds image-to-text and text-to-image logits (B, C): negatives are then drawn in proportion to their
     softmax (ALBEF's hard negatives), else uniformly. A row that shares its ``sample_id`` with the whole batch has no
     negative and gets row 0.
 
@@ -75,17 +78,18 @@ def draw_negatives(
     Raises:
         ValueError: for fewer than two rows.
     """
+    candidates = sample_id if candidates is None else candidates
     size = len(sample_id)
-    if size < 2:
+    if len(candidates) < 2:
         raise ValueError(f"a batch of {size} has no negatives; matching needs a batch of at least 2")
     device = sample_id.device
     source = device if generator is None else generator.device
-    race = torch.empty(2, size, size, device=source).exponential_(generator=generator).log_()
+    race = torch.empty(2, size, len(candidates), device=source).exponential_(generator=generator).log_()
     score = -race.to(device, non_blocking=True)
     if similarity is not None:
         to_text, to_image = similarity
         score = score + torch.stack([to_image.detach(), to_text.detach()]).float()
-    score = score.masked_fill(sample_id[:, None] == sample_id, -torch.inf)
+    score = score.masked_fill(sample_id[:, None] == candidates, -torch.inf)
     image, text = score.argmax(dim=-1).unbind()
     if not replace:
         return Negatives(image=image, text=text)

@@ -13,7 +13,15 @@ from vlpbench.archs.objectives.table import impossible
 from vlpbench.archs.types import Batch, Masked, Text, Unsupported
 from vlpbench.archs.vlmo import Vlmo, VlmoConfig
 from vlpbench.archs.vlmo_parts import RelativePositions
-from vlpbench.archs.vlmo_tasks import RECIPE, STAGES, Answering, PairClassifying, TextStage, enter
+from vlpbench.archs.vlmo_tasks import (
+    RECIPE,
+    STAGES,
+    Answering,
+    PairClassifying,
+    TextStage,
+    enter,
+    pretraining_losses,
+)
 
 TOKENS = SpecialTokens(pad=0, cls=1, sep=2, mask=3, vocab_size=20)
 CONFIG = VlmoConfig(
@@ -229,6 +237,42 @@ def test_the_released_recipe_runs(model: Vlmo) -> None:
     assert set(losses) == {"itc_vl", "itm", "mlm"}
     total = losses["itc_vl"] + losses["itm"] + 0.25 * losses["mlm"]
     torch.testing.assert_close(learner.total(losses), total)
+
+
+def test_negatives_of_one_process_are_those_of_its_batch(model: Vlmo) -> None:
+    image, text = pairs()
+    learner = Learner(model, RECIPE, TOKENS).train()
+    batch = Batch(image=image, text=text, sample_id=torch.arange(3))
+    local = learner(batch, generator=torch.Generator().manual_seed(3))
+    found = pretraining_losses(learner, batch, generator=torch.Generator().manual_seed(3))
+    for name, loss in local.items():
+        torch.testing.assert_close(found[name], loss)
+
+
+def test_negatives_come_from_all_ranks(model: Vlmo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 of two: its own texts show its own image, so that every negative is one of rank 1."""
+    (image, text), generator = pairs(), torch.Generator().manual_seed(5)
+    other = torch.randn(3, 3, 16, 24, generator=generator)
+    elsewhere = {torch.float32: other, torch.bool: torch.ones(3, 6).bool()}
+
+    def gather(rows: torch.Tensor) -> torch.Tensor:
+        if rows.shape[1:] == (16,):  # embeddings
+            return torch.cat([rows, F.normalize(torch.randn(3, 16, generator=generator), dim=-1)])
+        if rows.dtype == torch.int64:
+            return torch.cat([rows, rows + 1 if rows.ndim == 1 else rows.flip(1).clamp(min=4)])
+        return torch.cat([rows, elsewhere[rows.dtype]])
+
+    monkeypatch.setattr("vlpbench.archs.vlmo_tasks.gather_ranks", gather)
+    seen: list[torch.Tensor] = []
+    encode = Vlmo.encode_image
+    monkeypatch.setattr(Vlmo, "encode_image", lambda self, x: (seen.append(x), encode(self, x))[1])
+    learner = Learner(model, RECIPE, TOKENS).train()
+    batch = Batch(image=image, text=text, sample_id=torch.zeros(3, dtype=torch.long))
+    losses = pretraining_losses(learner, batch, generator=generator)
+    own, negative = seen
+    assert torch.equal(own, image)
+    assert all(any(torch.equal(x, y) for y in other) for x in negative)
+    assert all(loss.isfinite() for loss in losses.values())
 
 
 def test_embeddings_are_computed_once(model: Vlmo, monkeypatch: pytest.MonkeyPatch) -> None:
