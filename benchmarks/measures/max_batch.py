@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import torch
+from vlpbench.archs import registry
 from vlpbench.archs.types import Unsupported
 from vlpbench.benchmarks import batchsearch
 from vlpbench.benchmarks.measures.base import MeasureSpec, Samples
@@ -29,7 +30,8 @@ SECONDS = 3600.0
 """That one trial may take; the limit of the cell as a whole is the suite's."""
 SLACK = 2**29
 """Bytes of address space above the limit that a process on a CPU gets: code and stacks reserve what they never fill."""
-PRELOAD = (SUBJECT.partition(":")[0], __name__)
+PRELOAD = ("torch._dynamo", "vlpbench.archs.learner", SUBJECT.partition(":")[0], __name__)
+"""What every trial would import again, an optimiser's first step included."""
 
 
 class MaxBatch:
@@ -39,7 +41,7 @@ class MaxBatch:
         """Raises `Unsupported` on a CPU without a limit, and `torch.OutOfMemoryError` where nothing fits."""
         limit_bytes(cell)
         found = Samples()
-        with Pool(PRELOAD) as pool:
+        with Pool((*PRELOAD, registry.get(cell.arch).target.partition(":")[0])) as pool:
             for what, trial in TRIALS.items():
                 report = _search(pool, cell, trial)
                 found.values[f"max_batch_{what}"] = [float(report["batch"])]

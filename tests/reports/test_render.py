@@ -132,6 +132,7 @@ def test_tables_are_csv_and_the_twin_has_them_all(folder: Path):
     names = {path.stem for path in (folder / "tables").glob("*.csv")}
     assert {
         "comparison",
+        "percentiles",
         "retrieval",
         "swaps",
         "questions",
