@@ -5,6 +5,7 @@ A head reads pooled fused states, and everything is trained. The measures differ
 
 from __future__ import annotations
 
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from vlpbench.archs.types import Can, Unsupported
 from vlpbench.benchmarks import schedule
 from vlpbench.benchmarks.data.base import DataError
 from vlpbench.benchmarks.loop import fit
+from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.metrics import Rate, by_kind
 from vlpbench.benchmarks.subject import recipe_of
 from vlpbench.benchmarks.train import cache_folder, open_data, pretrain, state_file
@@ -56,7 +58,19 @@ class Labelled(Protocol):
         ...
 
 
+class Choice(Labelled, Protocol):
+    """What is classified by labels of its own, and has a hash of its own."""
+
+    labels: tuple[str, ...]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the content."""
+        ...
+
+
 D = TypeVar("D", bound=Labelled)
+C = TypeVar("C", bound=Choice)
 
 
 class Classifying(ABC, Generic[D]):
@@ -211,9 +225,10 @@ def finetuned(
         task: puts a classifier on the pre-trained model.
     """
     source = open_data(subject.cell)
+    rows = sets(source, "train")
     with subject.settings(), cache_folder() as cache:
         trained = pretrain(subject, source, cache=cache)
-        classifying = task(trained.learner.model, sets(source, "train"))
+        classifying = task(trained.learner.model, rows)
         curve = _train(classifying, trained, source, cache)
         start = time.process_time(), time.perf_counter()
         found = {name: _evaluate(classifying, data) for name, data in _splits(source, sets).items()}
@@ -226,6 +241,22 @@ def finetuned(
         "evaluation": spent,
     }
     return Trial(found=found, detail=detail)
+
+
+def chosen(trial: Trial[C], quantity: str, protocol: str) -> Samples:
+    """One accuracy in percent, by kind and by right label in the detail, of the data that all splits make up."""
+    main, names = trial.main, trial.main.data.labels
+    parts = [trial.detail["data_hash"], *(judged.data.hash for judged in trial.found.values())]
+    detail = trial.detail | {
+        "data_hash": hashlib.sha256(" ".join(parts).encode()).hexdigest(),
+        "protocol": protocol,
+        "answers": list(names),
+        "splits": {
+            name: judged.detail() | {"classes": described(judged.classes(names))}
+            for name, judged in trial.found.items()
+        },
+    }
+    return Samples(values={quantity: [main.accuracy.percent]}, detail=detail, flags=main.flags())
 
 
 def described(rates: Mapping[str, Rate]) -> dict[str, Any]:

@@ -230,6 +230,8 @@ UNITS: dict[str, Quantity] = {
     "recall_mean": _q("%", "higher", "Mean recall"),
     "vqa_accuracy": _q("%", "higher", "VQA accuracy"),
     "vqa_binding": _q("%", "higher", "VQA accuracy, binding questions"),
+    "reasoning_accuracy": _q("%", "higher", "Visual reasoning accuracy"),
+    "entailment_accuracy": _q("%", "higher", "Visual entailment accuracy"),
     "learning_recall": _q("%", "higher", "Validation recall, mean over the training"),
     "learning_binding": _q("%", "higher", "Attribute swaps told apart, mean over the training"),
     "steps_to_recall": _q("step", "lower", "Steps to recall"),

@@ -175,3 +175,93 @@ class Swaps(Protocol):
     def foils(self) -> Foils:
         """All of it."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatementBatch:
+    """Statements about two pictures each."""
+
+    left: Tensor
+    """(B, 3, H, W)."""
+    right: Tensor
+    """(B, 3, H, W)."""
+    statement: Text
+    label: Tensor
+    """(B,) int64 index into `Statements.labels`."""
+    sample_id: Tensor
+    """(B,) int64 row numbers."""
+
+
+@runtime_checkable
+class Statements(Protocol):
+    """Visual reasoning in the form of NLVR2: a statement is true or false of two pictures."""
+
+    labels: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """Names of the kinds of statement."""
+    kind: np.ndarray
+    """(rows,) int64 index into ``kinds``."""
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the content."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray) -> StatementBatch:
+        """The statements of these rows (K,) int64."""
+        ...
+
+
+@runtime_checkable
+class Reasoning(Protocol):
+    """A source that has statements about two pictures."""
+
+    def reasoning(self, split: str) -> Statements:
+        """Raises `DataError` for an unknown split."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class HypothesisBatch:
+    """Hypotheses about a picture each."""
+
+    image: Tensor
+    """(B, 3, H, W)."""
+    hypothesis: Text
+    label: Tensor
+    """(B,) int64 index into `Hypotheses.labels`."""
+    sample_id: Tensor
+    """(B,) int64 row numbers."""
+
+
+@runtime_checkable
+class Hypotheses(Protocol):
+    """Visual entailment in the form of SNLI-VE: a picture entails a hypothesis, contradicts it, or leaves it open."""
+
+    labels: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """Names of the kinds of hypothesis."""
+    kind: np.ndarray
+    """(rows,) int64 index into ``kinds``."""
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the content."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray) -> HypothesisBatch:
+        """The hypotheses of these rows (K,) int64."""
+        ...
+
+
+@runtime_checkable
+class Entailment(Protocol):
+    """A source that has hypotheses about pictures."""
+
+    def entailment(self, split: str) -> Hypotheses:
+        """Raises `DataError` for an unknown split."""
+        ...

@@ -16,6 +16,11 @@ TINT = 17
 BACKGROUND = (16, 60)
 NOISE = 5
 """Standard deviation of pixel noise, in grey levels."""
+CURTAIN = (100, 160)
+"""Grey levels of a curtain's diagonal stripes: lighter than any background, darker than white, and never so on an
+object, which has one colour."""
+STRIPE = 8
+"""Stripes, light and dark, along the side of a curtain."""
 _PEAK = 3 * NOISE
 """Noise is cut here, and clean values keep as much room below and above: their uint8 sum cannot wrap."""
 _BANK = 1 << 20
@@ -66,11 +71,16 @@ def _noise_bank(length: int) -> np.ndarray:
     return np.clip((total - 12 * 255 // 2) * NOISE // 256, -_PEAK, _PEAK).astype(np.uint8)
 
 
-def render(scenes: SceneTable, rng: np.random.Generator) -> np.ndarray:
+def render(scenes: SceneTable, rng: np.random.Generator, cover: np.ndarray | None = None) -> np.ndarray:
     """(N, 3, H, W) uint8 pictures.
 
     Colour, background and noise vary from picture to picture by ``rng``, so two scenes that are equal on paper
     are not equal in pixels.
+
+    Args:
+        scenes: what is shown.
+        rng: the stream to draw from.
+        cover: (N,) cell that a curtain hides, -1 for none; no curtains where None.
     """
     layout = scenes.layout
     pixels = 3 * layout.image**2
@@ -83,6 +93,8 @@ def render(scenes: SceneTable, rng: np.random.Generator) -> np.ndarray:
     for first in range(0, len(scenes), _CHUNK):
         part = slice(first, first + _CHUNK)
         clean = _paint(scenes.rows(np.arange(len(scenes))[part]), tint[part], background[part])
+        if cover is not None:
+            _hide(clean, layout, cover[part])
         np.add(clean, bank[start[part]].reshape(clean.shape), out=out[part])
     return out
 
@@ -110,3 +122,14 @@ def _paint(scenes: SceneTable, tint: np.ndarray, background: np.ndarray) -> np.n
         tiles.reshape(count, grid, grid, 3, cell, cell).transpose(0, 3, 1, 4, 2, 5).reshape(count, 3, side, side)
     )
     return picture
+
+
+def _hide(picture: np.ndarray, layout: Layout, cover: np.ndarray) -> None:
+    """Hangs curtains into (N, 3, H, W) pictures, in place."""
+    side = layout.cell
+    at = np.arange(side)
+    stripe = (at[:, None] + at) * STRIPE // (2 * side) % 2
+    curtain = np.array(CURTAIN, np.uint8)[stripe]
+    for cell in range(layout.grid**2):
+        top, left = side * (cell // layout.grid), side * (cell % layout.grid)
+        picture[cover == cell, :, top : top + side, left : left + side] = curtain

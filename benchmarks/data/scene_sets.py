@@ -1,17 +1,23 @@
-"""Pairs, galleries, questions and foils over uint8 pictures that are normalised a batch at a time."""
+"""Views of scenes that models read: texts beside uint8 pictures that are normalised a batch at a time."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from vlpbench.archs.types import Batch, Text
-from vlpbench.benchmarks.data.base import QuestionBatch
+from vlpbench.benchmarks.data import scene_entailment, scene_reasoning
+from vlpbench.benchmarks.data.base import HypothesisBatch, QuestionBatch, StatementBatch
+from vlpbench.benchmarks.data.scene_entailment import Supposed, hypothesis_ids
 from vlpbench.benchmarks.data.scene_questions import BINDING, KINDS, Asked, answers
+from vlpbench.benchmarks.data.scene_reasoning import Claimed, claim_ids
 from vlpbench.benchmarks.data.scene_text import FOIL_KINDS, PAD, statement_ids, swap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -140,3 +146,80 @@ class SceneFoils:
         """The pictures and statements of these rows."""
         false = {kind: as_text(ids[rows]) for kind, ids in self.false_ids.items()}
         return FoilBatch(image=normalise(self.pictures[rows]), true=as_text(self.true_ids[rows]), false=false)
+
+
+class SceneStatements:
+    """Statements about two pictures, true or false."""
+
+    labels = scene_reasoning.LABELS
+    kinds = scene_reasoning.CLAIMS
+
+    def __init__(self, pictures: np.ndarray, claimed: Claimed) -> None:
+        """Takes (N, 3, H, W) uint8 pictures and statements about pairs of them."""
+        self.pictures, self.claimed = pictures, claimed
+        self.ids, self.kind = claim_ids(claimed.claim), claimed.claim[:, 0]
+
+    def __len__(self) -> int:
+        return len(self.claimed)
+
+    @property
+    def hash(self) -> str:
+        """Over pictures, words and labels."""
+        return digest(self.pictures, self.ids, self.claimed.left, self.claimed.right, self.claimed.label)
+
+    def batch(self, rows: np.ndarray) -> StatementBatch:
+        """``sample_id`` is the row."""
+        import torch
+
+        return StatementBatch(
+            left=normalise(self.pictures[self.claimed.left[rows]]),
+            right=normalise(self.pictures[self.claimed.right[rows]]),
+            statement=as_text(self.ids[rows]),
+            label=torch.from_numpy(self.claimed.label[rows]),
+            sample_id=torch.from_numpy(np.asarray(rows, np.int64)),
+        )
+
+
+class SceneHypotheses:
+    """Hypotheses about pictures, in part of which a curtain hides a cell."""
+
+    labels = scene_entailment.LABELS
+    kinds = scene_entailment.FORMS
+
+    def __init__(self, pictures: np.ndarray, supposed: Supposed) -> None:
+        """Takes (N, 3, H, W) uint8 pictures and as many hypotheses, one about each."""
+        self.pictures, self.supposed = pictures, supposed
+        self.ids, self.kind = hypothesis_ids(supposed.hypothesis), supposed.hypothesis[:, 0]
+
+    def __len__(self) -> int:
+        return len(self.supposed)
+
+    @property
+    def hash(self) -> str:
+        """Over pictures, words and labels."""
+        return digest(self.pictures, self.ids, self.supposed.label)
+
+    def batch(self, rows: np.ndarray) -> HypothesisBatch:
+        """``sample_id`` is the row."""
+        import torch
+
+        return HypothesisBatch(
+            image=normalise(self.pictures[rows]),
+            hypothesis=as_text(self.ids[rows]),
+            label=torch.from_numpy(self.supposed.label[rows]),
+            sample_id=torch.from_numpy(np.asarray(rows, np.int64)),
+        )
+
+
+def feed(update: Callable[[bytes], object], *arrays: np.ndarray) -> None:
+    """Arrays into a hash, with their shapes and types."""
+    for array in arrays:
+        update(f"{array.shape}{array.dtype.str}".encode())
+        update(np.ascontiguousarray(array).tobytes())
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """SHA-256 over arrays."""
+    found = hashlib.sha256()
+    feed(found.update, *arrays)
+    return found.hexdigest()

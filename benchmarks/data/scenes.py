@@ -2,14 +2,15 @@
 
 Small pictures of coloured shapes with captions, questions, retrieval galleries and foils. The training set depends on
 the seed and on the rate of caption noise; everything that is evaluated on is the same for all seeds and rates, and no
-scene of it, as kinds in cells, occurs in training.
+scene of it, as kinds in cells, occurs in training. Statements about two pictures and hypotheses have scenes of their
+own, of which the same holds within each of the two tasks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
@@ -19,9 +20,19 @@ from vlpbench.archs.registry import nearest
 from vlpbench.benchmarks.data import scene_text
 from vlpbench.benchmarks.data.base import DataError, Geometry
 from vlpbench.benchmarks.data.render import render
+from vlpbench.benchmarks.data.scene_entailment import Supposed, suppose
 from vlpbench.benchmarks.data.scene_galleries import Drawn, draw_gallery
 from vlpbench.benchmarks.data.scene_questions import Asked, ask
-from vlpbench.benchmarks.data.scene_sets import SceneFoils, SceneGallery, ScenePairs, SceneQuestions
+from vlpbench.benchmarks.data.scene_reasoning import Claimed, reason
+from vlpbench.benchmarks.data.scene_sets import (
+    SceneFoils,
+    SceneGallery,
+    SceneHypotheses,
+    ScenePairs,
+    SceneQuestions,
+    SceneStatements,
+    feed,
+)
 from vlpbench.benchmarks.data.scene_table import (
     HELD_PAIRS,
     Layout,
@@ -32,6 +43,7 @@ from vlpbench.benchmarks.data.scene_table import (
     sample_siblings,
     stream,
 )
+from vlpbench.benchmarks.data.scene_tasks import TaskSplits
 
 T = TypeVar("T")
 
@@ -55,6 +67,7 @@ class ScenesConfig:
     captions: int = 2
     """Fixed captions of a training image."""
     train_questions: int = 40_000
+    """Reasoning and entailment have half as many samples to train on."""
     siblings: float = 1 / 16
     """Share of the training images that have same-bag siblings: about one group of four in a batch of 64. With a
     quarter, a contrast alone learns to bind, and matching is still learning after 1,200 steps. Of the galleries only
@@ -62,7 +75,7 @@ class ScenesConfig:
     scenes: int = 1_500
     """Scenes that the ``test`` questions are about, and as many for ``comp``; ``val`` has a third as many."""
     questions: int = 3_000
-    """``test`` questions; ``val`` and ``comp`` have a third as many."""
+    """``test`` questions, statements and hypotheses; ``val`` and ``comp`` have a third as many."""
     gallery: int = 200
     """Images of a gallery; ``large`` has twice as many."""
     foils: int = 800
@@ -136,6 +149,19 @@ class Scenes:
         if split != "comp":
             return ask(rng, scenes, count)
         return ask(rng, scenes, count, focus=HELD_PAIRS[scenes.pair] & scenes.present, foil_pairs=HELD_PAIRS)
+
+    def claimed(self, split: str) -> tuple[SceneTable, Claimed]:
+        """The scenes of a split's statements about two pictures, and the statements as arrays."""
+        return self._tasks.draw("reasoning", split, reason)
+
+    def supposed(self, split: str) -> tuple[SceneTable, Supposed]:
+        """The scenes of a split's hypotheses, what is hidden of them, and the hypotheses as arrays."""
+        return self._tasks.draw("entailment", split, suppose)
+
+    @property
+    def _tasks(self) -> TaskSplits:
+        c = self.config
+        return TaskSplits(layout=c.layout, train=c.train_questions // 2, test=c.questions, seed=c.seed)
 
     @cached_property
     def _tables(self) -> dict[str, SceneTable]:
@@ -218,14 +244,24 @@ class Scenes:
         pictures = self._show(split, self.scenes(split))
         return SceneQuestions(pictures, self.asked(split), self.config.layout.objects)
 
+    def reasoning(self, split: str) -> SceneStatements:
+        """Statements about two pictures; ``comp`` is about colour-shape pairs that were held out of training."""
+        scenes, claimed = self.claimed(split)
+        return SceneStatements(self._show(f"reasoning {split}", scenes), claimed)
+
+    def entailment(self, split: str) -> SceneHypotheses:
+        """Hypotheses about pictures with a curtain in most; ``comp`` as in `reasoning`."""
+        scenes, supposed = self.supposed(split)
+        return SceneHypotheses(self._show(f"entailment {split}", scenes, supposed.cover), supposed)
+
     def foils(self) -> SceneFoils:
         """The swap test: a true and, by kind of swap, a false statement about each picture."""
         return SceneFoils(self._show("foils", self._foils.scenes), self._foils.statement)
 
-    def _show(self, split: str, scenes: SceneTable) -> np.ndarray:
+    def _show(self, split: str, scenes: SceneTable, cover: np.ndarray | None = None) -> np.ndarray:
         if split not in self._pictures:
-            seed = self.config.seed if split == "train" else 0
-            pictures = render(scenes, stream("pictures", split, seed))
+            seed = self.config.seed if split.endswith("train") else 0
+            pictures = render(scenes, stream("pictures", split, seed), cover)
             pictures.setflags(write=False)
             self._pictures[split] = pictures
         return self._pictures[split]
@@ -234,7 +270,8 @@ class Scenes:
     def hash(self) -> str:
         """SHA-256 over all that is evaluated on, the configuration, and a sample of how training sets are drawn.
 
-        Seed and noise are left out: they are named by a record's cell, and accuracies over seeds are to be compared.
+        Statements and hypotheses have hashes of their own. Seed and noise are left out: they are named by a record's
+        cell, and accuracies over seeds are to be compared.
         """
         return self._hash
 
@@ -244,15 +281,15 @@ class Scenes:
         digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
         for name in GALLERIES:
             gallery = self.gallery(name)
-            _feed(digest.update, gallery.pictures, gallery.ids)
+            feed(digest.update, gallery.pictures, gallery.ids)
         for split in ("val", "test", "comp"):
             questions = self.questions(split)
-            _feed(digest.update, questions.pictures, questions.asked.scene, questions.asked.ids, questions.asked.answer)
+            feed(digest.update, questions.pictures, questions.asked.scene, questions.asked.ids, questions.asked.answer)
         foils = self.foils()
-        _feed(digest.update, foils.pictures, foils.true_ids, *foils.false_ids.values())
+        feed(digest.update, foils.pictures, foils.true_ids, *foils.false_ids.values())
         probe = Scenes(replace(config, noise=0.5, train_images=PROBE_IMAGES, train_questions=PROBE_IMAGES))
         pairs, asked = probe.pairs("train"), probe.asked("train")
-        _feed(digest.update, pairs.pictures, pairs.ids, asked.scene, asked.ids, asked.answer)
+        feed(digest.update, pairs.pictures, pairs.ids, asked.scene, asked.ids, asked.answer)
         return digest.hexdigest()
 
 
@@ -260,9 +297,3 @@ def _named(what: str, name: str, known: Mapping[str, T]) -> T:
     if name not in known:
         raise DataError(nearest(f"{what} of scenes", name, list(known)))
     return known[name]
-
-
-def _feed(update: Callable[[bytes], object], *arrays: np.ndarray) -> None:
-    for array in arrays:
-        update(f"{array.shape}{array.dtype.str}".encode())
-        update(np.ascontiguousarray(array).tobytes())

@@ -104,6 +104,8 @@ MEASURES: dict[str, MeasureSpec] = {
         _m("max_batch", "MaxBatch", "memory", "max_batch_inference max_batch_training", trains=True, bare=True),
         _m("retrieval", "Retrieval", "accuracy", "tr_r1 tr_r5 tr_r10 ir_r1 ir_r5 ir_r10 recall_mean", trains=True),
         _m("vqa", "VQA", "accuracy", "vqa_accuracy vqa_binding", needs=Can.FUSE, trains=True),
+        _m("reasoning", "VisualReasoning", "accuracy", "reasoning_accuracy", needs=Can.FUSE, trains=True),
+        _m("entailment", "VisualEntailment", "accuracy", "entailment_accuracy", needs=Can.FUSE, trains=True),
         _m(
             "learning",
             "Learning",
