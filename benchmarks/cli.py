@@ -136,6 +136,30 @@ example: vlpbench check results/data/quick --suite quick""",
             *_JSON,
         ),
     ),
+    "compare": (
+        "vlpbench.benchmarks.cli_compare:compare",
+        "compare two sets of results, and gate on what changed",
+        """Compares cells that both sets hold: B over A for every quantity, with a 95 % interval; what differs in
+machine, versions and code; and cells that only one has. Rows that depend on the machine are marked where it differs.
+
+A gate is QUANTITY[@ARCH]>FACTOR or <FACTOR. The quantity is one of results/README.md or `any`, which is all of which
+less (>) or more (<) is better. The factor is a ratio such as 1.1x or a change such as +10% or -5%. A gate fails, with
+exit code 1, where the whole interval of B/A is beyond the factor. An interval that reaches the factor does not fail; a
+single sample of something noisy is undecided; a number that B's failed cell lacks, or a gate with nothing to judge,
+fails. A gate that cannot be read is exit code 2.
+
+example: vlpbench compare results/data/quick new --fail-if 'latency@NAME>1.1x' --fail-if 'recall_mean<-2%'""",
+        (
+            ("before", {"metavar": "A", "help": "results folder, JSON-lines file, or name of a suite"}),
+            ("after", {"metavar": "B", "help": "likewise; ratios are B over A"}),
+            (
+                "--fail-if",
+                {"metavar": "GATE", "action": "append", "default": [], "help": "a gate; may be given several times"},
+            ),
+            ("--out", {"metavar": "FILE", "help": "write the comparison as Markdown too"}),
+            *_JSON,
+        ),
+    ),
 }
 
 

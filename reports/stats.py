@@ -75,6 +75,8 @@ def ratio(
     under: Sequence[float],
     over_rounds: Sequence[int] = (),
     under_rounds: Sequence[int] = (),
+    *,
+    interleaved: bool = True,
 ) -> Estimate:
     """Ratio of two medians with a bootstrap interval.
 
@@ -85,6 +87,7 @@ def ratio(
         under: raw samples below it.
         over_rounds: samples in each round, as for `timing`.
         under_rounds: likewise.
+        interleaved: whether rounds of equal number were visited together; those of separate runs were not.
 
     Raises:
         ValueError: without samples, or where the lower median is zero.
@@ -103,7 +106,7 @@ def ratio(
     a_groups, a_method = _groups(a, over_rounds)
     b_groups, b_method = _groups(b, under_rounds)
     seed, many_a, many_b = _seed(a) ^ _seed(b), int(a_groups[-1]) + 1, int(b_groups[-1]) + 1
-    paired = a_method == b_method and a_method.endswith("rounds")
+    paired = interleaved and a_method == b_method and a_method.endswith("rounds")
     drawn_a = _draw(seed, many_a)
     drawn_b = drawn_a if paired else _draw(seed + 1, many_b)
     low, high = _ends(_resampled_medians(a, a_groups, drawn_a) / _resampled_medians(b, b_groups, drawn_b))
@@ -135,6 +138,28 @@ def rate_difference(over: Estimate, under: Estimate) -> Estimate:
     low = value - math.hypot(over.value - a_low, b_high - under.value)
     high = value + math.hypot(a_high - over.value, under.value - b_low)
     return Estimate(value=value, low=low, high=high, n=min(over.n, under.n), method="Newcombe over test items")
+
+
+def rate_ratio(over: Estimate, under: Estimate) -> Estimate:
+    """Ratio of two independent rates, with the interval that follows from theirs (Donner and Zou's MOVER-R, 2012).
+
+    Raises:
+        ValueError: where the lower rate is zero.
+    """
+    if under.value == 0:
+        raise ValueError("the ratio has a rate of zero below the line")
+    value = over.value / under.value
+    if over.interval is None or under.interval is None:
+        return Estimate(value=value)
+    (low_a, high_a), (low_b, high_b) = over.interval, under.interval
+    a, b = over.value, under.value
+    if low_b <= 0 or high_b >= 2 * b:
+        return Estimate(value=value)  # the lower rate may as well be zero, and the ratio anything
+    below = math.sqrt(max(0.0, (a * b) ** 2 - low_a * high_b * (2 * a - low_a) * (2 * b - high_b)))
+    above = math.sqrt(max(0.0, (a * b) ** 2 - high_a * low_b * (2 * a - high_a) * (2 * b - low_b)))
+    low = (a * b - below) / (high_b * (2 * b - high_b))
+    high = (a * b + above) / (low_b * (2 * b - low_b))
+    return Estimate(value=value, low=low, high=high, n=min(over.n, under.n), method="MOVER-R over test items")
 
 
 def mean_of_rates(parts: Sequence[Estimate]) -> Estimate:
