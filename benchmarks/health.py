@@ -51,7 +51,7 @@ class Gpu:
         import torch
 
         try:
-            import pynvml
+            import pynvml  # pyright: ignore[reportMissingImports]  # optional
         except ImportError as error:
             raise NoCounter("NVML's bindings are not installed: pip install 'vlpbench[nvml]'") from error
         self._nvml: Any = pynvml

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
@@ -119,7 +119,7 @@ def _room(subject: Subject, limit: int | None) -> int:
     return limit - subject.baseline
 
 
-def _search(pool: Pool, cell: Cell, spec: MeasureSpec) -> dict[str, object]:
+def _search(pool: Pool, cell: Cell, spec: MeasureSpec) -> dict[str, Any]:
     outcomes: list[Outcome] = []
 
     def attempt(batch: int) -> Outcome:
@@ -150,8 +150,8 @@ SMALLEST = 2
 """The first probe: a batch of one has no negative to train with."""
 
 
-def _flags(what: str, report: dict[str, object]) -> list[str]:
-    batch, expected = int(str(report["batch"])), int(str(report["expected"]))
+def _flags(what: str, report: dict[str, Any]) -> list[str]:
+    batch, expected = report["batch"], report["expected"]
     if batch >= batchsearch.ENOUGH * expected:
         return []
     return [f"short: {what} was seen to fit at batch {batch}, and {expected} is expected to; {batchsearch.MOST} trials"]

@@ -42,7 +42,7 @@ class TrainStep:
         flags, loss = timing.flags(), float(step.loss.detach())
         if not math.isfinite(loss):
             flags.append(f"loss: it ended at {loss}, and arithmetic on such numbers may take another time")
-        phases = dict(zip(PHASES, map(list, timing.phases), strict=True))
+        phases = {name: list(seconds) for name, seconds in zip(PHASES, timing.phases, strict=True)}
         if step.learner.momentum is not None:
             phases |= {name: spans.seconds(name, len(timing.total)) for name in PARTS}
         return Samples(
