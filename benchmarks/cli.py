@@ -31,6 +31,9 @@ _CACHE: Arguments = (("--cache", {"metavar": "DIR", "help": "folder of shared pr
 _EVENTS: Arguments = (
     ("--tensorboard", {"metavar": "DIR", "help": "write events of every pre-training, to follow it in TensorBoard"}),
 )
+_SCORES: Arguments = (
+    ("--score-memory", {"metavar": "SIZE", "help": "pair scores held at once, as in 64MB or 2GiB (default: 512MB)"}),
+)
 _JSON: Arguments = (("--json", {"action": "store_true", "help": "print JSON for machines"}),)
 
 COMMANDS: dict[str, tuple[str, str, str, Arguments]] = {
@@ -43,7 +46,7 @@ comes, and writes the report. Run again after a kill or a failure, it does only 
 {_FOLDERS}
 
 example: vlpbench run quick --only measure=flops|latency""",
-        (*_SUITE, *_CACHE, *_EVENTS, *_JSON),
+        (*_SUITE, *_CACHE, *_EVENTS, *_SCORES, *_JSON),
     ),
     "plan": (
         "vlpbench.benchmarks.cli_run:plan",
@@ -88,6 +91,7 @@ example: vlpbench ablate --arch NAME --only ladder""",
             ("--again", {"action": "store_true", "help": "measure what is done already once more"}),
             *_CACHE,
             *_EVENTS,
+            *_SCORES,
             *_JSON,
         ),
     ),

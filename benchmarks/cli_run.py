@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -49,11 +50,12 @@ def run_suite(suite: Suite, options: Namespace, closing: Closing | None = None) 
 
     Args:
         suite: what is asked for.
-        options: ``out``, ``again``, ``cache``, ``tensorboard`` and ``json``.
+        options: ``out``, ``again``, ``cache``, ``tensorboard``, ``score_memory`` and ``json``.
         closing: called once all is measured.
     """
     if options.tensorboard:
         require()
+    size_of(options.score_memory)
     signal.signal(signal.SIGTERM, _interrupt)
     store, env, plan = _prepare(suite, options)
     say = _silent if options.json else _say
@@ -82,6 +84,20 @@ def plan(options: Namespace) -> int:
             print(f"{_PHASES[kind]:<24} {len(cells):>4} cells, about {duration(plan.phase_seconds(kind))}")
     print("\n".join(_headline(plan, store)))
     return 0
+
+
+def size_of(text: str | None) -> int | None:
+    """Bytes of a size such as ``512MB`` or ``2GiB``; None for None.
+
+    Raises:
+        SuiteError: for anything else.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)\s*(k|M|G)(i?)B", text.strip())
+    if found is None or int(found[1]) == 0:
+        raise SuiteError(f"--score-memory {text!r} is no size; write one like 64MB, 512MB or 2GiB")
+    return int(found[1]) * (1024 if found[3] else 1000) ** ("kMG".index(found[2]) + 1)
 
 
 def _suite(options: Namespace) -> Suite:
@@ -131,7 +147,8 @@ def _measure(plan: Plan, store: Store, env: Env, options: Namespace) -> Summary:
     cache = Path(options.cache) if options.cache else store.folder / ".cache"
     with progress_for(plan, json=options.json) as progress:
         events = str(Path(options.tensorboard).absolute()) if options.tensorboard else ""
-        runner = Runner(plan, store, env, cache=cache, progress=progress, tensorboard=events)
+        scores = size_of(options.score_memory)
+        runner = Runner(plan, store, env, cache=cache, progress=progress, tensorboard=events, score_memory=scores)
         try:
             return runner.run()
         except KeyboardInterrupt:

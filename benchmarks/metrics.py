@@ -62,13 +62,50 @@ class Rate:
         return low, high
 
 
-def rank_embeddings(image: Tensor, text: Tensor, owner: np.ndarray) -> Ranks:
+class RankCount:
+    """Ranks from scores of single pairs that come in parts, in any order: no more of them is held than a part."""
+
+    def __init__(self, right: Tensor, owner: np.ndarray, *, images: int) -> None:
+        """Starts from the scores of the right pairs.
+
+        Args:
+            right: (M,) score of each text with its image.
+            owner: (M,) the image that each text describes; every image owns at least one.
+            images: N.
+
+        Raises:
+            ValueError: for a NaN score, or an ``owner`` that does not fit.
+        """
+        _order(owner, images=images, texts=len(right))
+        self.right, rows = _ranked(right), torch.from_numpy(owner).to(right.device)
+        self.best = right.new_full((images,), -math.inf).scatter_reduce(0, rows, right, "amax")
+        self.image = torch.ones(images, dtype=torch.int64, device=right.device)
+        self.text = torch.ones(len(right), dtype=torch.int64, device=right.device)
+
+    def add(self, image: Tensor, text: Tensor, scores: Tensor) -> None:
+        """Counts wrong pairs, (P,) each: rows of images, rows of texts, scores.
+
+        Raises:
+            ValueError: for a NaN score.
+        """
+        _ranked(scores)
+        self.image.index_add_(0, image, (scores >= self.best[image]).long())
+        self.text.index_add_(0, text, (scores >= self.right[text]).long())
+
+    @property
+    def ranks(self) -> Ranks:
+        """Once all wrong pairs are in."""
+        return Ranks(image=self.image.cpu().numpy(), text=self.text.cpu().numpy())
+
+
+def rank_embeddings(image: Tensor, text: Tensor, owner: np.ndarray, *, memory: int | None = None) -> Ranks:
     """Ranks by the inner product of embeddings, in fp32, without ever holding the (N, M) scores.
 
     Args:
         image: (N, E).
         text: (M, E).
         owner: (M,) the image that each text describes; every image owns at least one.
+        memory: bytes of scores that may be held at once; None is a `TILE`, and more is never used.
 
     Raises:
         ValueError: for an embedding that is not finite, or an ``owner`` that does not fit.
@@ -79,7 +116,7 @@ def rank_embeddings(image: Tensor, text: Tensor, owner: np.ndarray) -> Ranks:
         )
     order = _order(owner, images=len(image), texts=len(text))
     rows, columns = image.float(), text.float()[torch.from_numpy(order).to(text.device)].T
-    return _rank(lambda r, c: rows[r] @ columns[:, c], owner, order, rows)
+    return _rank(lambda r, c: rows[r] @ columns[:, c], owner, order, rows, _tile_shape(memory))
 
 
 def rank_scores(scores: Tensor, owner: np.ndarray) -> Ranks:
@@ -94,8 +131,7 @@ def rank_scores(scores: Tensor, owner: np.ndarray) -> Ranks:
 
     def tile(r: slice, c: slice) -> Tensor:
         block = scores[r, c] if sorted_already else scores[r][:, columns[c]]
-        _require(not bool(torch.isnan(block).any()), "a score is NaN, so nothing can be ranked")
-        return block
+        return _ranked(block)
 
     return _rank(tile, owner, order, scores)
 
@@ -115,8 +151,7 @@ def rank_candidates(scores: Tensor, right: Tensor, wrong: Tensor) -> np.ndarray:
     Raises:
         ValueError: for a NaN score.
     """
-    _require(not bool(torch.isnan(scores).any()), "a score is NaN, so nothing can be ranked")
-    best = scores.masked_fill(~right, -math.inf).amax(1, keepdim=True)
+    best = _ranked(scores).masked_fill(~right, -math.inf).amax(1, keepdim=True)
     above = ((scores >= best) & ~right).sum(1)
     return (1 + torch.where(right.any(1), above, wrong)).cpu().numpy()
 
@@ -124,6 +159,18 @@ def rank_candidates(scores: Tensor, right: Tensor, wrong: Tensor) -> np.ndarray:
 def _require(fine: bool, message: str) -> None:
     if not fine:
         raise ValueError(message)
+
+
+def _ranked(scores: Tensor) -> Tensor:
+    _require(not bool(torch.isnan(scores).any()), "a score is NaN, so nothing can be ranked")
+    return scores
+
+
+def _tile_shape(memory: int | None) -> tuple[int, int]:
+    """Images x texts of fp32 scores that fit, `TILE` at most and one pair at least."""
+    pairs = TILE[0] * TILE[1] if memory is None else max(1, memory // 4)
+    rows = min(TILE[0], math.isqrt(pairs))
+    return rows, min(TILE[1], pairs // rows)
 
 
 def _order(owner: np.ndarray, *, images: int, texts: int) -> np.ndarray:
@@ -142,16 +189,19 @@ def _tiles(size: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 
-def _rank(tile: Tile, owner: np.ndarray, order: np.ndarray, like: Tensor) -> Ranks:
+def _rank(
+    tile: Tile, owner: np.ndarray, order: np.ndarray, like: Tensor, shape: tuple[int, int] | None = None
+) -> Ranks:
     """Both directions in one sweep of tiles whose columns are texts in ``order``; ``like`` gives N, type and device.
 
     The right pairs' scores are taken from the very tiles that are counted, not computed apart: a product of another
     shape may round differently and would break ties at random.
     """
     image_of, images, device = owner[order], len(like), like.device
-    rows, columns = torch.from_numpy(image_of).to(device), list(_tiles(len(order), TILE[1]))
+    height, width = shape or TILE
+    rows, columns = torch.from_numpy(image_of).to(device), list(_tiles(len(order), width))
     right = torch.empty(len(order), device=device, dtype=like.dtype)
-    for r in _tiles(images, TILE[0]):
+    for r in _tiles(images, height):
         first, last = np.searchsorted(image_of, (r.start, r.stop))
         for c in columns:
             inside = slice(max(c.start, int(first)), min(c.stop, int(last)))
@@ -164,7 +214,7 @@ def _rank(tile: Tile, owner: np.ndarray, order: np.ndarray, like: Tensor) -> Ran
         0, rows, (right == best[rows]).long()
     )
     text_rank = torch.zeros(len(order), device=device, dtype=torch.int64)  # its own >= stands for the 1 it starts from
-    for r in _tiles(images, TILE[0]):
+    for r in _tiles(images, height):
         for c in columns:
             block = tile(r, c)
             image_rank[r] += (block >= best[r, None]).sum(1)

@@ -54,7 +54,15 @@ class Runner:
     """One run of a plan into a store."""
 
     def __init__(
-        self, plan: Plan, store: Store, env: Env, *, cache: Path, progress: Progress, tensorboard: str = ""
+        self,
+        plan: Plan,
+        store: Store,
+        env: Env,
+        *,
+        cache: Path,
+        progress: Progress,
+        tensorboard: str = "",
+        score_memory: int | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
@@ -63,6 +71,8 @@ class Runner:
         self.progress = progress
         self.tensorboard = tensorboard
         """Folder in which pre-trainings write events; empty for none."""
+        self.score_memory = score_memory
+        """Bytes of pair scores that may be held at once; None for the default."""
         self.seed = secrets.randbits(32)
         """Of the orders in which rounds visit their cells."""
         self._statuses: list[Status] = []
@@ -164,6 +174,7 @@ class Runner:
             threads=threads,
             cache=str(self.cache),
             tensorboard=self.tensorboard,
+            score_memory=self.score_memory,
         )
         pool.start(job, self.plan.suite.timeout)
         self.progress.began(cell, number)

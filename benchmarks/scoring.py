@@ -10,9 +10,10 @@ Shape letters: N images, M texts, P pairs, E joint embedding size.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +21,9 @@ import torch
 from torch import Tensor
 from vlpbench.archs.model import take
 from vlpbench.archs.types import Can, Text, Unsupported
-from vlpbench.benchmarks.metrics import Ranks, rank_candidates, rank_embeddings, rank_scores
+from vlpbench.benchmarks.metrics import RankCount, Ranks, rank_candidates, rank_embeddings
 from vlpbench.benchmarks.train import text_to
+from vlpbench.benchmarks.worker import SCORES_VARIABLE
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -35,6 +37,13 @@ FUSED = 512
 """Pairs fused at once."""
 K = 16
 """Candidates that are reranked where a cell names no number."""
+SCORE_MEMORY = 512 * 10**6
+"""Bytes of pair scores that are held at once where nothing is asked for."""
+
+
+def score_memory() -> int:
+    """What was asked for (``vlpbench run --score-memory``), in bytes."""
+    return int(os.environ.get(SCORES_VARIABLE) or SCORE_MEMORY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +53,8 @@ class Engine:
     learner: Learner
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]]
+    score_memory: int = field(default_factory=score_memory)
+    """Bytes of pair scores that may be held at once; never less than one score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,24 +79,25 @@ def by_embed(engine: Engine, gallery: Gallery) -> Scored:
     """Ranks by the inner product of embeddings: N + M encodings and no fusion."""
     with evaluating(engine.learner):
         image, text = _embed(engine, *_encode(engine, gallery))
-    ranks = rank_embeddings(image, text, gallery.owner)
+    ranks = rank_embeddings(image, text, gallery.owner, memory=engine.score_memory)
     total = gallery.images + gallery.texts
     return Scored(ranks=ranks, encoded=total, embedded=total, fused=0)
 
 
 def by_match(engine: Engine, gallery: Gallery) -> Scored:
-    """Ranks by the matching score of every pair: N * M fusions."""
-    scores = match_scores(engine, gallery)
-    ranks = rank_scores(scores, gallery.owner)
-    return Scored(ranks=ranks, encoded=gallery.images + gallery.texts, embedded=0, fused=scores.numel())
+    """Ranks by the matching score of every pair: N * M fusions.
 
-
-def match_scores(engine: Engine, gallery: Gallery) -> Tensor:
-    """(N, M) matching scores of all pairs, float32 on the CPU."""
+    The right pairs come first, so that the others are counted as they come and none of their scores is kept.
+    """
+    n, m, owner = gallery.images, gallery.texts, torch.from_numpy(gallery.owner)
     with evaluating(engine.learner):
         images, texts = _encode(engine, gallery)
-        pairs = torch.arange(gallery.images * gallery.texts)
-        return _match(engine, images, texts, pairs, gallery.texts).view(gallery.images, gallery.texts)
+        own, order = (owner * m + torch.arange(m)).sort()
+        right = torch.empty(m).index_copy(0, order, _match(engine, images, texts, own, m))
+        count = RankCount(right, gallery.owner, images=n)
+        for pairs in _wrong_pairs(owner, n, most=min(FUSED, max(1, engine.score_memory // 4))):
+            count.add(pairs // m, pairs % m, _match(engine, images, texts, pairs, m))
+    return Scored(ranks=count.ranks, encoded=n + m, embedded=0, fused=n * m)
 
 
 def by_rerank(engine: Engine, gallery: Gallery, k: int) -> Scored:
@@ -102,7 +114,8 @@ def by_rerank(engine: Engine, gallery: Gallery, k: int) -> Scored:
     with evaluating(engine.learner):
         images, texts = _encode(engine, gallery)
         image, text = _embed(engine, images, texts)
-        texts_of, images_of = _nearest(image, text, min(k, m)).cpu(), _nearest(text, image, min(k, n)).cpu()
+        memory = engine.score_memory
+        texts_of, images_of = _nearest(image, text, min(k, m), memory), _nearest(text, image, min(k, n), memory)
         for_image = torch.arange(n)[:, None] * m + texts_of  # (N, k) pair i, t as the number i * M + t
         for_text = images_of * m + torch.arange(m)[:, None]  # (M, k)
         pairs = torch.cat([for_image.flatten(), for_text.flatten()]).unique()
@@ -197,9 +210,24 @@ def _embed(engine: Engine, images: Any, texts: Any) -> tuple[Tensor, Tensor]:
         return model.embed_image(images).float(), model.embed_text(texts).float()
 
 
-def _nearest(queries: Tensor, candidates: Tensor, k: int) -> Tensor:
-    """(Q, k) the candidates of the largest inner product, block by block."""
-    return torch.cat([(block @ candidates.T).topk(k, dim=1).indices for block in queries.split(ENCODED)])
+def _nearest(queries: Tensor, candidates: Tensor, k: int, memory: int) -> Tensor:
+    """(Q, k) on the CPU: the candidates of the largest inner product, from blocks of at most ``memory`` bytes.
+
+    What does not fit for a single query is looked at in parts of which the k best go on, k + 1 candidates at least.
+    """
+    fit = memory // 4
+    rows = min(ENCODED, max(1, fit // len(candidates)))
+    columns = min(len(candidates), max(fit // rows - k, 1))
+    found = []
+    for block in queries.split(rows):
+        best, indices = (block @ candidates[:columns].T).topk(min(k, columns), dim=1)
+        for start in range(columns, len(candidates), columns):
+            further = block @ candidates[start : start + columns].T
+            places = torch.arange(start, start + further.shape[1], device=further.device).expand_as(further)
+            best, chosen = torch.cat([best, further], 1).topk(min(k, best.shape[1] + further.shape[1]), dim=1)
+            indices = torch.cat([indices, places], 1).gather(1, chosen)
+        found.append(indices.cpu())
+    return torch.cat(found)
 
 
 def _match(engine: Engine, images: Any, texts: Any, pairs: Tensor, m: int) -> Tensor:
@@ -217,6 +245,17 @@ def _match(engine: Engine, images: Any, texts: Any, pairs: Tensor, m: int) -> Te
             pooled = model.fuse_pooled(take(prepared, here), take(texts, there))
             scores[part] = engine.learner.match_logits(pooled).float().cpu()
     return scores
+
+
+def _wrong_pairs(owner: Tensor, n: int, *, most: int) -> Iterator[Tensor]:
+    """Numbers ``i * M + t`` of all pairs but the right ones, image after image: whole images where ``most`` allows."""
+    m = len(owner)
+    images, texts = max(1, most // m), min(m, most)
+    for i in torch.arange(n).split(images):
+        for t in torch.arange(m).split(texts):
+            pairs = (i[:, None] * m + t)[owner[t] != i[:, None]]
+            if len(pairs):
+                yield pairs
 
 
 def _image_major(image_rows: Tensor) -> Iterator[slice]:

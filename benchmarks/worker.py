@@ -27,6 +27,8 @@ CACHE_VARIABLE = "VLPBENCH_CACHE"
 """Environment variable by which a measure learns the folder of shared pre-trainings."""
 BOARD_VARIABLE = "VLPBENCH_TENSORBOARD"
 """Environment variable with the folder in which pre-trainings write events; empty where none are asked for."""
+SCORES_VARIABLE = "VLPBENCH_SCORE_MEMORY"
+"""Environment variable with the bytes of pair scores that may be held at once; empty for the default."""
 SUBJECT = "vlpbench.benchmarks.subject:Subject"
 TAIL = 12
 """Lines of a traceback that a record keeps."""
@@ -48,6 +50,8 @@ class Job:
     """Folder of shared pre-trainings."""
     tensorboard: str = ""
     """Folder in which pre-trainings write events; empty for none."""
+    score_memory: int | None = None
+    """Bytes of pair scores that may be held at once; None for the default."""
     log: str = os.devnull
     """File that takes what the process and its libraries print."""
 
@@ -74,6 +78,7 @@ def main(connection: Connection, job: Job) -> None:
     os.dup2(log, 2)
     os.environ[CACHE_VARIABLE] = job.cache
     os.environ[BOARD_VARIABLE] = job.tensorboard
+    os.environ[SCORES_VARIABLE] = str(job.score_memory or "")
     connection.send(run(job))
     connection.close()
 

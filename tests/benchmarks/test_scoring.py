@@ -129,7 +129,8 @@ def test_match_fuses_every_pair_once(engine: scoring.Engine, tables: tuple[Tenso
     assert scored.ranks.image.tolist() == expected.image.tolist()
     assert scored.ranks.text.tolist() == expected.text.tolist()
     assert scored.work == {"encoded": N + M, "embedded": 0, "fused": N * M}
-    assert books(engine).counts == {"image": N, "text": M, "prepared": N}  # 30 pairs at once hold two whole images
+    # 30 pairs at once hold two whole images; the right pairs, which come first, need the images as well.
+    assert books(engine).counts == {"image": N, "text": M, "prepared": 2 * N}
     assert sorted(books(engine).fused) == [(i, t) for i in range(N) for t in range(M)]
 
 
@@ -139,7 +140,7 @@ def test_images_with_more_pairs_than_fit_are_cut(engine: scoring.Engine, monkeyp
     books(engine).counts.clear()
     cut = scoring.by_match(engine, Pictures())
     assert cut.ranks.image.tolist() == whole.ranks.image.tolist()
-    assert books(engine).counts["prepared"] == 3 * N  # 13 texts in 5 + 5 + 3
+    assert books(engine).counts["prepared"] == 3 * N + N  # 13 texts in 5 + 5 + 3, and the right pairs
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -235,8 +236,10 @@ def test_real_models_match_as_pair_by_pair(arch: str, objectives: tuple[str, ...
     subject, gallery = Subject.build(cell), open_source("scenes", size="tiny").gallery()
     learner = subject.learner().eval()
     engine = scoring.Engine(learner=learner, device=CPU, autocast=subject.autocast)
-    scores = scoring.match_scores(engine, gallery)
     with torch.no_grad():
+        images, texts = scoring._encode(engine, gallery)
+        pairs = torch.arange(gallery.images * gallery.texts)
+        scores = scoring._match(engine, images, texts, pairs, gallery.texts).view(gallery.images, gallery.texts)
         for i, t in ((0, 0), (3, 17), (gallery.images - 1, gallery.texts - 1), (20, 1)):
             image = learner.model.encode_image(gallery.image_batch(np.array([i])))
             text = learner.model.encode_text(gallery.text_batch(np.array([t])))
