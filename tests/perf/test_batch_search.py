@@ -1,7 +1,7 @@
 """Goal G9: looking for the largest batch, against decaying and halving after a failure, on made-up memory.
 
-The baselines are reimplementations of the named ways: timm's benchmark script decays a batch, accelerate halves it. What a
-search costs is its trials, so trials are counted and nothing is timed but our own arithmetic.
+The baselines are reimplementations of the named ways: timm's script decays a batch, accelerate halves it. What
+a search costs is its trials, so trials are counted and nothing is timed but our own arithmetic.
 """
 
 from __future__ import annotations
