@@ -22,27 +22,33 @@ if TYPE_CHECKING:
 PUBLISHED = {"b32": 14.78, "b16": 41.09, "l14": 175.33}
 """Size of CLIP -> GFLOP per pair in open_clip's own profile."""
 META_WAY = """
-import resource, sys, time, warnings
+import time, warnings
+from pathlib import Path
+def peak():  # bytes; getrusage would start at the peak of the process that started this one
+    return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 warnings.simplefilter("ignore")
 import open_clip, torch
 from torch.utils.flop_counter import FlopCounterMode
 from vlpbench.benchmarks.measures.flops import components
 from vlpbench.benchmarks.subject import Subject
 from vlpbench.results.record import Cell
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+base = peak()
 began = time.process_time()
 subject = Subject.build(Cell(arch="clip", size="b16", measure="flops"), meta=True)
 with subject.settings():
     flops = sum(part.flops for part in components(subject).values())
 spent = time.process_time() - began
-print(flops, spent, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024)
+print(flops, spent, peak() - base)
 """
 CPU_WAY = """
-import resource, sys, time, warnings
+import time, warnings
+from pathlib import Path
+def peak():  # bytes; getrusage would start at the peak of the process that started this one
+    return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 warnings.simplefilter("ignore")
 import open_clip, torch
 from fvcore.nn import FlopCountAnalysis
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+base = peak()
 began = time.process_time()
 torch.set_num_threads(1)
 model = open_clip.create_model("ViT-B-16").eval()
@@ -50,7 +56,7 @@ with torch.no_grad():
     analysis = FlopCountAnalysis(model, (torch.zeros(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.long)))
     flops = 2 * analysis.total()
 spent = time.process_time() - began
-print(flops, spent, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024)
+print(flops, spent, peak() - base)
 """
 
 
