@@ -100,6 +100,13 @@ MEASURES: dict[str, MeasureSpec] = {
             trains=True,
         ),
         _m("energy", "Energy", "cost", "energy_inference energy_training", trains=True),
+        _m(
+            "retrieval_cost",
+            "RetrievalCost",
+            "cost",
+            "search_exponent search_flickr search_coco search_million",
+            trains=True,
+        ),
         _m("memory", "Memory", "memory", "memory_inference memory_training", trains=True),
         _m("max_batch", "MaxBatch", "memory", "max_batch_inference max_batch_training", trains=True, bare=True),
         _m("retrieval", "Retrieval", "accuracy", "tr_r1 tr_r5 tr_r10 ir_r1 ir_r5 ir_r10 recall_mean", trains=True),
