@@ -54,6 +54,8 @@ STEP = {"tiny": 0.02, "small": 0.14, "medium": 1.5}
 """A guess for one training step on one core, seconds; 5 for every other size."""
 PRETRAINED = ("retrieval", "learning")
 """Accuracy measures that fine-tune nothing."""
+PICTURES = {"reasoning": 2}
+"""Pictures of a sample that a measure fine-tunes on, where it is not one: a step takes so many times longer."""
 WITH_TEACHER = 1.7
 """That guess times this where a momentum model runs beside the trained one."""
 EVALUATION = {"tiny": 2.0, "small": 8.0}
@@ -241,7 +243,7 @@ def _like(cell: Cell) -> tuple[str, ...]:
 def _accuracy_guess(cell: Cell, *, pretrain: bool) -> float:
     finetune = cell.finetune or (0 if cell.measure in PRETRAINED else schedule.defaults(cell.size).finetune)
     teacher = 1.0 if cell.momentum == "off" else WITH_TEACHER
-    steps = (cell.budget or 0) * teacher * pretrain + finetune
+    steps = (cell.budget or 0) * teacher * pretrain + finetune * PICTURES.get(cell.measure, 1)
     guess = steps * STEP.get(cell.size, 5.0) + EVALUATION.get(cell.size, 120.0)
     return guess * (ON_GPU if cell.device != "cpu" else 1.0)
 

@@ -1,10 +1,10 @@
-"""Tables that look into the accuracies: every gallery and scorer, swapped words, every split and type of question."""
+"""Tables that look into the accuracies: every gallery and scorer, swapped words, every split and kind of row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from vlpbench.reports import details, stats
+from vlpbench.reports import details, paired, stats
 from vlpbench.reports.board import quantity
 from vlpbench.reports.learning import learning_table
 from vlpbench.reports.measured import RECALLS, Measured, kind_estimate
@@ -21,7 +21,10 @@ def accuracy_tables(everything: Sequence[Measured]) -> list[Table]:
         scorer_table(everything),
         swap_table(everything),
         question_table(everything),
+        statement_table(everything),
+        hypothesis_table(everything),
         learning_table(everything),
+        paired_table(everything),
     )
     return [table for table in found if table is not None]
 
@@ -79,20 +82,67 @@ def swap_table(everything: Sequence[Measured]) -> Table | None:
 
 def question_table(everything: Sequence[Measured]) -> Table | None:
     """VQA accuracy by split and by type of question; None without any."""
-    found = [m for m in _in_order(m for m in everything if m.ok) if details.splits(m.first.detail)]
+    return _split_table(everything, "vqa", "questions", "VQA by split and type of question", "type of question")
+
+
+def statement_table(everything: Sequence[Measured]) -> Table | None:
+    """Accuracy of visual reasoning by split, kind of statement and right label; None without any."""
+    title = "Visual reasoning by split and kind of statement"
+    return _split_table(everything, "reasoning", "statements", title, "kind of statement")
+
+
+def hypothesis_table(everything: Sequence[Measured]) -> Table | None:
+    """Accuracy of visual entailment by split, kind of hypothesis and right label; None without any."""
+    title = "Visual entailment by split and kind of hypothesis"
+    return _split_table(everything, "entailment", "hypotheses", title, "kind of hypothesis")
+
+
+def paired_table(everything: Sequence[Measured]) -> Table | None:
+    """Every two variants over the same test items; None where no two met the same."""
+    rows = [
+        (
+            row_item(c.a.row),
+            row_item(c.b.row),
+            Item(text=f"{scorer_words(c.a)} / {scorer_words(c.b)}" if c.a.scorer else ""),
+            Item(text=_what(c.a)),
+            Item(text=f"{c.seed}"),
+            Item(text=c.what if c.a.scorer else f"{c.a.measure} {c.what}"),
+            value_item(c.difference, PERCENT, c.a),
+            Item(text=f"{c.only_a} / {c.only_b}"),
+            Item(text=f"{c.p:.3f}" if c.p >= 0.001 else "< 0.001", value=c.p, record=c.records[1].id),
+            Item(text=c.verdict),
+        )
+        for c in paired.comparisons(everything)
+    ]
+    titles = ("Variant A", "Variant B", "Scored by", "Model, data", "Seed", "Rate")
+    heads = [Head(title=title) for title in titles]
+    heads += [Head(title="A - B", unit="%", note="points", numeric=True), Head(title="Right: only A / only B")]
+    heads += [Head(title="p", numeric=True), Head(title="Over these items")]
+    caption = (
+        "Two trained models on the same test items: McNemar's test (exact), and the difference with a paired bootstrap "
+        "interval over items. Two sources of variance are apart: this is the choice of items, for one seed each. What "
+        "another training seed would bring is not in it, and stands in the tables above where there are several. With "
+        "many rows some fall below 5 % by chance."
+    )
+    return _table("paired", "Differences over the same test items", caption, heads, rows)
+
+
+def _split_table(everything: Sequence[Measured], measure: str, name: str, title: str, kind: str) -> Table | None:
+    found = _in_order(m for m in everything if m.ok and m.measure == measure)
     kinds = list(dict.fromkeys(kind for m in found for kind in details.kinds(m.first.detail)))
-    rows = [_question_row(m, split, kinds) for m in found for split in details.splits(m.first.detail)]
+    classes = list(dict.fromkeys(label for m in found for label in details.classes(m.first.detail)))
+    rows = [_split_row(m, split, kinds, classes) for m in found for split in details.splits(m.first.detail)]
     heads = [Head(title=title) for title in ("Variant", "Model, data", "Split")]
-    heads += [_percent("All"), *(_percent(kind) for kind in kinds), _percent("Commonest answers")]
-    caption = "What always giving the commonest answer to each type of question reaches stands in the last column."
-    return _table("questions", "VQA by split and type of question", caption, heads, rows)
+    heads += [_percent("All"), *(_percent(kind) for kind in (*kinds, *classes)), _percent("Commonest answers")]
+    caption = f"What always giving the commonest answer to each {kind} reaches stands in the last column."
+    return _table(name, title, caption, heads, rows)
 
 
-def _question_row(m: Measured, split: str, kinds: Sequence[str]) -> list[Item]:
+def _split_row(m: Measured, split: str, kinds: Sequence[str], classes: Sequence[str]) -> list[Item]:
     detail = m.first.detail
-    rates = details.kinds(detail, split)
+    rates, labels = details.kinds(detail, split), details.classes(detail, split)
     main = split == details.MAIN
-    whole = m.estimates.get("vqa_accuracy") if main else None
+    whole = m.estimates.get(f"{m.measure}_accuracy") if main else None
     by_kind = [kind_estimate(m, kind) if main else None for kind in kinds]
     base = details.majority(detail, split)
     return [
@@ -104,6 +154,7 @@ def _question_row(m: Measured, split: str, kinds: Sequence[str]) -> list[Item]:
             value_item(known, PERCENT, m) if known else _rate_item(m, rates.get(kind))
             for kind, known in zip(kinds, by_kind, strict=True)
         ),
+        *(_rate_item(m, labels.get(label)) for label in classes),
         Item(text=f"{base:.1f}", value=base, record=m.first.id) if base is not None else _absent(),
     ]
 

@@ -26,6 +26,8 @@ MAIN: tuple[tuple[str, str], ...] = (
     ("retrieval", "recall_mean"),
     ("vqa", "vqa_accuracy"),
     ("vqa", "vqa_binding"),
+    ("reasoning", "reasoning_accuracy"),
+    ("entailment", "entailment_accuracy"),
 )
 """Measure and quantity of the columns of the comparison table."""
 ASIDE = frozenset(

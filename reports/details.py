@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlpbench.results.record import Record
 
+if TYPE_CHECKING:
+    import numpy as np
+
 MAIN = "test"
 """Gallery and split that samples are of."""
+CLASSIFIED = ("vqa_accuracy", "reasoning_accuracy", "entailment_accuracy")
+"""Rates over the rows of a split."""
 
 
 def scorer(record: Record) -> tuple[str | None, int | None]:
@@ -19,8 +24,8 @@ def scorer(record: Record) -> tuple[str | None, int | None]:
 
 
 def trials(name: str, detail: dict[str, Any]) -> int | None:
-    """Test items behind a rate: images for text retrieval, texts for image retrieval, questions for VQA."""
-    if name == "vqa_accuracy":
+    """Test items behind a rate: images for text retrieval, texts for image retrieval, else the rows of a split."""
+    if name in CLASSIFIED:
         return _total(_dig(detail, "splits", MAIN, "accuracy"))
     return _total(_dig(detail, "galleries", MAIN, "recalls", name))
 
@@ -40,6 +45,25 @@ def recalls(detail: dict[str, Any], gallery: str) -> dict[str, tuple[float, int]
 def other_galleries(detail: dict[str, Any]) -> list[str]:
     """Galleries besides the main one."""
     return [name for name in _dig(detail, "galleries") if name != MAIN]
+
+
+def ranks(detail: dict[str, Any]) -> dict[str, np.ndarray]:
+    """``TR`` -> rank of every image's best text in the main gallery, ``IR`` -> that of every text's image."""
+    import numpy as np
+
+    kept = _dig(detail, "galleries", MAIN, "ranks")
+    return {way: np.asarray(kept[of]) for way, of in (("TR", "image"), ("IR", "text")) if kept.get(of)}
+
+
+def correct(detail: dict[str, Any]) -> np.ndarray | None:
+    """Which rows of the main split were answered rightly, (rows,) bool; None where that was not kept."""
+    import numpy as np
+
+    split = _dig(detail, "splits", MAIN)
+    bits, total = split.get("correct"), _total(split.get("accuracy"))
+    if not isinstance(bits, str) or total is None:
+        return None
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=total).astype(bool)
 
 
 def swaps(detail: dict[str, Any]) -> dict[str, tuple[float, int]]:
@@ -62,6 +86,11 @@ def kinds(detail: dict[str, Any], split: str = MAIN) -> dict[str, tuple[float, i
     return _rates(_dig(detail, "splits", split, "kinds"))
 
 
+def classes(detail: dict[str, Any], split: str = MAIN) -> dict[str, tuple[float, int]]:
+    """Right label -> percent and rows, where the labels are few."""
+    return _rates(_dig(detail, "splits", split, "classes"))
+
+
 def binding_kinds(detail: dict[str, Any]) -> list[str]:
     """Types of question that need binding, where the record says which."""
     found = detail.get("binding_kinds")
@@ -69,7 +98,7 @@ def binding_kinds(detail: dict[str, Any]) -> list[str]:
 
 
 def majority(detail: dict[str, Any], split: str = MAIN) -> float | None:
-    """Percent that the commonest answer to each type of question reaches."""
+    """Percent that the commonest answer to each type of question (statement, hypothesis) reaches."""
     found = _dig(detail, "splits", split).get("majority")
     return float(found) if isinstance(found, (int, float)) else None
 

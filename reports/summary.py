@@ -68,7 +68,11 @@ def counted(n: int, noun: str) -> str:
 
 def limits(records: Sequence[Record]) -> list[str]:
     """How far the numbers reach: sizes, data, seeds, environments."""
-    trained = [r for r in records if r.cell.measure in ("retrieval", "vqa") and r.status is Status.OK]
+    trained = [
+        r
+        for r in records
+        if r.cell.measure in ("retrieval", "vqa", "reasoning", "entailment") and r.status is Status.OK
+    ]
     found = []
     if trained:
         sizes = listed(sorted({r.cell.size for r in trained}))

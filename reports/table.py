@@ -30,6 +30,8 @@ SHORT = {
     "recall_mean": "Mean recall",
     "vqa_accuracy": "VQA",
     "vqa_binding": "VQA binding",
+    "reasoning_accuracy": "Reasoning",
+    "entailment_accuracy": "Entailment",
 }
 """Column headings where the full title would make the table too wide."""
 

@@ -137,9 +137,9 @@ def test_statements_are_what_a_reader_says(source: Scenes, split: str) -> None:
     statements = source.reasoning(split)
     scenes, claimed = source.claimed(split)
     for row in range(0, len(statements), 2 if split == "train" else 1):
-        shown = (objects(scenes, int(side[row])) for side in (claimed.left, claimed.right))
+        left, right = (objects(scenes, int(side[row])) for side in (claimed.left, claimed.right))
         said = words(statements.ids[row])
-        assert is_true(*shown, said) == (statements.labels[claimed.label[row]] == "true"), said
+        assert is_true(left, right, said) == (statements.labels[claimed.label[row]] == "true"), said
 
 
 @pytest.mark.parametrize("split", ["train", "test", "comp"])
@@ -171,7 +171,7 @@ def test_statements_are_balanced_by_text_picture_and_pair(source: Scenes, split:
 
 
 def learnt(told: np.ndarray, label: np.ndarray) -> float:
-    """Share of the second half of samples that the commonest label in the first half, given what is told, gets right."""
+    """Share of the second half of samples that the commonest label in the first, given what is told, gets right."""
     half = len(told) // 2
     rule = {value: np.bincount(label[:half][told[:half] == value]).argmax() for value in np.unique(told[:half])}
     return float(np.mean([rule.get(value, 0) == true for value, true in zip(told[half:], label[half:], strict=True)]))

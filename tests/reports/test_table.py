@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 import pytest
-from vlpbench.reports.accuracy import question_table, scorer_table, swap_table
+from vlpbench.reports.accuracy import (
+    hypothesis_table,
+    question_table,
+    scorer_table,
+    statement_table,
+    swap_table,
+)
 from vlpbench.reports.board import Board, boards
 from vlpbench.reports.measured import latest, measure_all
 from vlpbench.reports.table import Item, comparison
@@ -112,6 +118,39 @@ def test_swaps_and_questions_have_tables(records: list[Record]):
     assert [item.text for item in test[:4]] == ["CLIP + late", "small, scenes", "test", "62.6"]
     assert [item.text for item in held_out[2:5]] == ["comp", "56.3", "–"]
     assert test[-1].text == "38.2"
+
+
+def test_reasoning_and_entailment_have_tables_of_their_own(records: list[Record], make_record: Make):
+    made = []
+    for measure, labels in (("reasoning", ("false", "true")), ("entailment", ("neutral",))):
+        cell = Cell(arch="albef", size="small", measure=measure, objectives=("itc", "itm"), data="scenes")
+        split = {
+            "accuracy": {"percent": 60.0, "total": 100},
+            "majority": 50.0,
+            "kinds": {"one": {"percent": 60.0, "total": 100}},
+            "classes": {label: {"percent": 70.0, "total": 100 // len(labels)} for label in labels},
+        }
+        made.append(
+            make_record(cell, {f"{measure}_accuracy": [60.0]}, detail={"splits": {"comp": split, "test": split}})
+        )
+    everything = measure_all([*records, *made])
+    statements, hypotheses, questions = (
+        table(everything) for table in (statement_table, hypothesis_table, question_table)
+    )
+    assert statements is not None
+    assert hypotheses is not None
+    assert questions is not None
+    assert [head.title for head in statements.heads[3:]] == ["All", "one", "false", "true", "Commonest answers"]
+    assert [head.title for head in hypotheses.heads[3:]] == ["All", "one", "neutral", "Commonest answers"]
+    assert [[item.text for item in row[2:]] for row in statements.rows] == [
+        [split, "60.0", "60.0", "70.0", "70.0", "50.0"] for split in ("test", "comp")
+    ]
+    assert round(statements.rows[0][3].low or 0, 1) == 50.2  # Wilson's interval of 60 in 100
+    assert questions == question_table(measure_all(records))
+    assert statement_table(measure_all(records)) is None
+    assert {"Reasoning", "Entailment"} <= {
+        head.title for board in boards(everything) for head in comparison(board, "c", "").heads
+    }
 
 
 def test_binding_is_a_mean_of_types_with_an_interval_from_theirs(records: list[Record]):
