@@ -51,10 +51,8 @@ def works(case: Case) -> Iterator[str]:
         "decode": (BATCH, L, model.vocab_size),
     }
     for name, tensor in found.items():
-        shape = tuple(tensor.shape)
-        if name == "decode" and shape[-1] > model.vocab_size:
-            shape = (*shape[:-1], model.vocab_size)  # logits of the model's own tokens come last
-        if shape != expected[name]:
+        own = name == "decode" and tensor.shape[-1] > model.vocab_size  # logits of the model's own tokens come last
+        if tuple((tensor[..., : model.vocab_size] if own else tensor).shape) != expected[name]:
             yield f"{name} has shape {tuple(tensor.shape)}, not {expected[name]}"
         if not tensor.isfinite().all():
             yield f"{name} is not finite"
@@ -193,6 +191,21 @@ def direction(case: Case) -> Iterator[str]:
             yield "decode does not let a prediction see its own token"
 
 
+def steps(case: Case) -> Iterator[str]:
+    """DECODE: texts written in steps, two for an image that change places, have the logits of the whole texts."""
+    if Can.DECODE not in case.model.can:
+        return
+    model, rows, past = case.model, torch.arange(2 * BATCH), None
+    ids = torch.stack([case.text.ids[0], case.text.ids[0].flip(0)]).repeat(BATCH, 1)
+    state, text = model.encode_image(case.image), Text(ids=ids, mask=torch.ones_like(ids, dtype=torch.bool))
+    whole, source = model.decode(take(state, rows // 2), model.encode_text(text)), model.prepare_decode(state)
+    for part in torch.arange(ids.shape[1]).tensor_split((2, 3)):
+        logits, past = model.decode_step(source, ids[:, part], past, beams=2)
+        if not close(logits, whole[:, part]):
+            yield f"decode_step differs from decode by {gap(logits, whole[:, part]):.2g}"
+        past, ids, whole = (take(x, rows ^ 1) for x in (past, ids, whole))
+
+
 def components(case: Case) -> Iterator[str]:
     """Every parameter belongs to a known component."""
     for name, _ in case.model.named_parameters():
@@ -273,6 +286,7 @@ CLAUSES: tuple[Callable[[Case], Iterator[str]], ...] = (
     prepares,
     joint,
     direction,
+    steps,
     components,
     structure,
     gradients,

@@ -216,6 +216,13 @@ class Foresighted(Toy):
         return self.predict(self.joint(image, target, causal=False))
 
 
+class Forgetful(Toy):
+    """Each step decodes what it is given and forgets what came before."""
+
+    def decode_step(self, source: Any, ids: Tensor, past: Any = None, *, beams: int = 1) -> tuple[Tensor, Any]:
+        return super().decode_step(source, ids, None, beams=beams)
+
+
 class Homeless(Toy):
     components: ClassVar[Mapping[str, str]] = {
         "see": "image",
@@ -268,6 +275,7 @@ BROKEN: tuple[tuple[type[Toy], str, str], ...] = (
     (Blind, "joint", "pooled does not depend on the image"),
     (OneSided, "direction", "do not see the token after them"),
     (Foresighted, "direction", "lets a prediction see a later token"),
+    (Forgetful, "steps", "decode_step differs from decode"),
     (Homeless, "components", "no prefix for parameter 'predict"),
     (Layerless, "structure", "fusion layers"),
     (Temperature, "gradients", "no capability uses temperature"),
