@@ -1,4 +1,5 @@
-"""How fast this machine multiplies matrices at best: what MFU is a share of. Measured once at the start of a run."""
+"""What a run finds out once before it times anything: how fast the machine multiplies matrices at best, and how much
+work each call is. MFU is the share of the first that the second makes of."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from vlpbench.benchmarks.worker import Job
 from vlpbench.results.record import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from vlpbench.benchmarks.pool import Pool
     from vlpbench.results.record import Cell
@@ -21,6 +22,7 @@ SAMPLES = 10
 SECONDS = 2.0
 """After which no further product is begun."""
 SPEC = MeasureSpec(name="peak", target=f"{__name__}:Peak", kind="cost", quantities=("peak_flops",))
+WORK = MeasureSpec(name="work", target="vlpbench.benchmarks.work:Work", kind="count", quantities=("flops_forward",))
 Key = tuple[str, str, int | None]
 
 
@@ -48,6 +50,30 @@ def measure(pool: Pool, cells: Iterable[Cell], *, limit: float) -> dict[Key, dic
                 found[key] = {"flops_per_second": max(rates), "samples": list(rates), **outcome.detail}
             else:
                 found[key] = {"reason": outcome.reason.splitlines()[0]}
+    return found
+
+
+def count_work(
+    pool: Pool, cells: Sequence[Cell], *, limit: float, width: int, subject: str
+) -> dict[str, dict[str, Any]]:
+    """Cell id -> FLOPs and bytes of one call, as records keep them; where they cannot be counted, the reason.
+
+    Args:
+        pool: has nothing else running.
+        cells: what is about to be timed.
+        limit: seconds that one process may take.
+        width: processes at once.
+        subject: ``module:class`` that builds what is counted.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    waiting = list(cells)
+    while waiting or len(pool):
+        if waiting and len(pool) < width:
+            pool.start(Job(cell=waiting.pop(), measure=WORK, subject=subject, threads=1), limit)
+            continue
+        for running, outcome in pool.wait():
+            ok = outcome.status is Status.OK
+            found[running.job.cell.id] = outcome.detail if ok else {"reason": outcome.reason.splitlines()[0]}
     return found
 
 

@@ -77,6 +77,7 @@ class Runner:
         """Of the orders in which rounds visit their cells."""
         self._statuses: list[Status] = []
         self._peaks: dict[peaks.Key, dict[str, Any]] = {}
+        self._work: dict[str, dict[str, Any]] = {}
 
     def run(self) -> Summary:
         """Measures what the plan says, and nothing else.
@@ -147,7 +148,9 @@ class Runner:
             if cell.id in ended:
                 self._gather(cell, parts[cell.id])
         left = [cell for cell in cells if cell.id not in ended]
-        self._peaks = peaks.measure(pool, left, limit=self.plan.suite.timeout)
+        limit = self.plan.suite.timeout
+        self._peaks = peaks.measure(pool, left, limit=limit)
+        self._work = peaks.count_work(pool, left, limit=limit, width=self.plan.workers, subject=SUBJECT)
         for number in range(rounds):
             order = [cell for cell in cells if cell.id not in ended and number not in parts[cell.id]]
             random.Random(f"{self.seed}-{number}").shuffle(order)
@@ -190,7 +193,7 @@ class Runner:
             position=position,
             of=of,
             samples=outcome.samples,
-            detail=outcome.detail | {"peak": self._peaks[peaks.key_of(cell)]},
+            detail=outcome.detail | {"peak": self._peaks[peaks.key_of(cell)], "work": self._work[cell.id]},
             flags=outcome.flags,
             threads=outcome.threads,
             started=started,

@@ -1,4 +1,4 @@
-"""What a timed call has to do, counted on meta: FLOPs, and the bytes that it cannot do without moving."""
+"""What a timed call has to do, counted on meta once a run: FLOPs, and the bytes that it cannot do without moving."""
 
 from __future__ import annotations
 
@@ -6,38 +6,31 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from vlpbench.archs.types import Unsupported
+from vlpbench.benchmarks.measures import base as measures
+from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.measures.flops import components, step
 from vlpbench.benchmarks.measures.params import touched
-from vlpbench.benchmarks.subject import Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from torch import Tensor
+    from vlpbench.benchmarks.subject import Subject
     from vlpbench.results.record import Cell
 
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 """Of a number, in the type that a cell computes in."""
 
 
-def of_inference(cell: Cell) -> dict[str, Any]:
-    """FLOPs and bytes of one inference call at the cell's batch; where they cannot be counted, the reason."""
-    return _counted(cell, _inference)
+class Work:
+    """FLOPs, bytes and intensity of one call at the cell's batch: an inference, or a training step without its
+    optimiser, which has no FLOPs by our count."""
 
-
-def of_step(cell: Cell) -> dict[str, Any]:
-    """The same of a training step: its optimiser has no FLOPs by our count."""
-    return _counted(cell, _step)
-
-
-def _counted(cell: Cell, count: Callable[[Subject], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        subject = Subject.build(cell, meta=True)
+    def run(self, subject: Subject, cell: Cell) -> Samples:
+        """``subject`` is on the meta device; the detail is what records keep."""
         with subject.settings():
-            return count(subject)
-    except (RuntimeError, Unsupported) as error:
-        return {"reason": f"{type(error).__name__}: {error}".splitlines()[0]}
+            found = _step(subject) if measures.spec(cell.measure).trains else _inference(subject)
+        return Samples(values={"flops_forward": [found["flops"]]}, detail=found)
 
 
 def _inference(subject: Subject) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from vlpbench.benchmarks import clock, work
+from vlpbench.benchmarks import clock
 from vlpbench.benchmarks.measures.base import Samples
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Latency:
 
         with subject.settings(), torch.inference_mode():
             timing = clock.measure((call,), limits=LIMITS)
-            detail = timing.detail() | {"pairs_per_call": cell.batch, "work": work.of_inference(cell)}
+            detail = timing.detail() | {"pairs_per_call": cell.batch}
             values = {"latency": timing.total, "first_call": [timing.warmup.first]}
             if subject.device.type == "cuda":
                 values["device_time"] = clock.on_device((infer,), len(timing.total))[0]

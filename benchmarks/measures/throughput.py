@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from vlpbench.benchmarks import clock, work
+from vlpbench.benchmarks import clock
 from vlpbench.benchmarks.measures.base import Samples
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ class Throughput:
             timing = clock.sample((lambda: infer(calls),), bursts, warmup=warmup)
         return Samples(
             values={"throughput": [calls * cell.batch / seconds for seconds in timing.total]},
-            detail=timing.detail()
-            | {"pairs_per_call": cell.batch, "calls_per_burst": calls, "work": work.of_inference(cell)},
+            detail=timing.detail() | {"pairs_per_call": cell.batch, "calls_per_burst": calls},
             flags=timing.flags(),
         )

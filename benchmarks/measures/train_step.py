@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from vlpbench.benchmarks import clock, work
+from vlpbench.benchmarks import clock
 from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.spans import Spans
 
@@ -47,7 +47,7 @@ class TrainStep:
             phases |= {name: spans.seconds(name, len(timing.total)) for name in PARTS}
         return Samples(
             values={"step": timing.total, **phases},
-            detail=timing.detail() | {"pairs_per_step": cell.batch, "optimizer": "AdamW", "work": work.of_step(cell)},
+            detail=timing.detail() | {"pairs_per_step": cell.batch, "optimizer": "AdamW"},
             flags=flags,
         )
 

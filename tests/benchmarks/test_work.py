@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from vlpbench.benchmarks import clock, peaks, work
-from vlpbench.benchmarks.measures import latency, throughput, train_step
-from vlpbench.benchmarks.measures.base import load
 from vlpbench.benchmarks.subject import Subject
 from vlpbench.results.record import Cell, Series, Status
 
 TINY = {"arch": "clip", "size": "tiny", "measure": "latency"}
+
+
+def counted(cell: Cell) -> dict[str, float]:
+    return work.Work().run(Subject.build(cell, meta=True), cell).detail
 
 
 def test_an_inference_moves_weights_inputs_and_outputs() -> None:
@@ -23,10 +27,10 @@ def test_an_inference_moves_weights_inputs_and_outputs() -> None:
     outputs = 2 * 2 * model.embed_dim
     height, width = model.image_size
     inputs = 2 * (3 * height * width * 4 + model.text_len * (8 + 1))
-    found = work.of_inference(cell)
+    found = counted(cell)
     assert found["bytes"] == pytest.approx(4 * (numbers + outputs) + inputs, abs=4 * unused)
     assert found["intensity"] == found["flops"] / found["bytes"]
-    half = work.of_inference(cell.model_copy(update={"dtype": "bf16"}))
+    half = counted(cell.model_copy(update={"dtype": "bf16"}))
     assert half["flops"] == found["flops"]
     assert half["bytes"] - inputs == pytest.approx((found["bytes"] - inputs) / 2)
 
@@ -38,27 +42,20 @@ def test_a_step_reads_twice_and_writes_gradients_and_a_teacher_is_read_once() ->
     with_teacher = Subject.build(Cell(**fields, momentum="distill"), meta=True).learner()
     assert with_teacher.momentum is not None
     copy = sum(p.numel() for p in with_teacher.momentum.twin.parameters())
-    plain, distilled = work.of_step(Cell(**fields)), work.of_step(Cell(**fields, momentum="distill"))
+    plain, distilled = counted(Cell(**fields)), counted(Cell(**fields, momentum="distill"))
     assert plain["bytes"] > 12 * trained
     assert distilled["bytes"] - plain["bytes"] == 4 * copy
     assert distilled["flops"] > plain["flops"]
 
 
-def test_what_cannot_be_counted_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Subject) -> None:
-        raise RuntimeError("no meta kernel\nand a long story")
-
-    monkeypatch.setattr(work, "_inference", fail)
-    assert work.of_inference(Cell(**TINY)) == {"reason": "RuntimeError: no meta kernel"}
-
-
-@pytest.mark.parametrize("measure", ["latency", "throughput", "train_step"])
-def test_every_timing_carries_its_work(measure: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (latency, throughput, train_step):
-        monkeypatch.setattr(module, "LIMITS", clock.Limits(seconds=0.05, most=3, warm_seconds=0.05, warm_most=2))
-    cell = Cell(**TINY | {"measure": measure}, batch=2, objectives=("itc",) if measure == "train_step" else ())
-    found = load(measure).run(Subject.build(cell), cell).detail["work"]
-    assert found == (work.of_step(cell) if measure == "train_step" else work.of_inference(cell))
+def test_work_is_counted_side_by_side_and_what_cannot_be_counted_says_why() -> None:
+    pool = FakePool()
+    cells = [Cell(**TINY, seed=seed) for seed in range(3)] + [Cell(**TINY, dtype="tf32")]
+    found = peaks.count_work(pool, cells, limit=5, width=2, subject="here:Thing")  # pyright: ignore[reportArgumentType]
+    assert pool.most == 2
+    assert {job.measure.target for job in pool.started} == {"vlpbench.benchmarks.work:Work"}
+    assert {job.subject for job in pool.started} == {"here:Thing"}
+    assert found == {cell.id: {"side": 8} for cell in cells[:3]} | {cells[3].id: {"reason": "tf32 is a mode of CUDA"}}
 
 
 def test_a_peak_is_work_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,20 +77,28 @@ def test_a_peak_is_measured_in_the_cells_type(dtype: str, monkeypatch: pytest.Mo
 
 
 class FakePool:
-    """Answers a job at once."""
+    """Answers jobs in the order in which they were started, one at a time."""
 
     def __init__(self) -> None:
         self.started: list[peaks.Job] = []
+        self.running: list[peaks.Job] = []
+        self.most = 0
+
+    def __len__(self) -> int:
+        return len(self.running)
 
     def start(self, job: peaks.Job, limit: float) -> None:
         self.started.append(job)
+        self.running.append(job)
+        self.most = max(self.most, len(self))
 
     def wait(self):
-        cell = self.started[-1].cell
-        if cell.dtype == "tf32":
-            return [(None, peaks_outcome(Status.UNSUPPORTED, reason="tf32 is a mode of CUDA\nand more"))]
+        job = self.running.pop(0)
+        running = SimpleNamespace(job=job)
+        if job.cell.dtype == "tf32":
+            return [(running, peaks_outcome(Status.UNSUPPORTED, reason="tf32 is a mode of CUDA\nand more"))]
         series = Series(unit="FLOP/s", values=(1e9, 3e9, 2e9))
-        return [(None, peaks_outcome(Status.OK, samples={"peak_flops": series}, detail={"side": 8}))]
+        return [(running, peaks_outcome(Status.OK, samples={"peak_flops": series}, detail={"side": 8}))]
 
 
 def peaks_outcome(status: Status, **fields):
