@@ -88,13 +88,23 @@ class Goals:
             pytest.skip("a comparison of times; run with --benchmark-enable")
 
     def value(
-        self, goal: str, what: str, measured: float, *, at_least: float | None = None, at_most: float | None = None
+        self,
+        goal: str,
+        what: str,
+        measured: float,
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        aa: float | None = None,
     ) -> None:
-        """A number that needs no clock, or that a test has timed itself; it fails at once where it is missed."""
+        """A number that is counted, or that a test has timed itself: then with ``aa``, the ratio of its A/A control."""
         sign, limit = ("≥", at_least) if at_least is not None else ("≤", at_most)
         assert limit is not None, "name at_least or at_most"
         required, met = f"{sign} {limit:g}", measured >= limit if sign == "≥" else measured <= limit
-        self._note(goal, what, required, measured, None, "met" if met else "missed")
+        sure = aa is None or aa <= AA_MOST
+        self._note(goal, what, required, measured, aa, ("met" if met else "missed") if sure else "inconclusive")
+        if not sure:
+            pytest.skip(f"{goal} is inconclusive: the same work took {aa:.2f} times its own time")
         assert met, f"{goal} {what}: {measured:.3g}, required {required}"
 
     def race(
@@ -163,8 +173,8 @@ def one_thread():
 
 
 def in_order(config: pytest.Config) -> list[Verdict]:
-    """By the goals' numbers."""
-    return sorted(config.stash.get(VERDICTS, []), key=lambda line: int(line.goal.lstrip("G")))
+    """G1 to G10, then what has a name."""
+    return sorted(config.stash.get(VERDICTS, []), key=lambda line: (len(line.goal), line.goal))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
