@@ -31,7 +31,7 @@ def accuracy_tables(everything: Sequence[Measured]) -> list[Table]:
 
 def scorer_table(everything: Sequence[Measured]) -> Table | None:
     """All recalls of every variant, by every scorer, on every gallery; None without any retrieval."""
-    found = _in_order(m for m in everything if m.scorer and m.ok)
+    found = _in_order(m for m in everything if m.scorer and m.ok and set(RATES) & set(m.estimates))
     rows = []
     for m in found:
         mine = [_recall_item(m, name) for name in RATES]

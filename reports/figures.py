@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from vlpbench.reports import curves, learning, plots, scatter
+from vlpbench.reports import curves, learning, plots, scatter, search_time
 from vlpbench.reports.board import Board
 from vlpbench.reports.measured import Measured
 from vlpbench.reports.plots import Bar
@@ -32,7 +32,7 @@ def figures(board: Board, suffix: str = "", *, everywhere: bool = True) -> list[
         suffix: set behind the name of every figure, so that those of several environments stay apart.
         everywhere: whether to draw those that do not depend on the environment too.
     """
-    timed: tuple[Callable[[Board, str], Figure | None], ...] = (latency, throughput, phases)
+    timed: tuple[Callable[[Board, str], Figure | None], ...] = (latency, throughput, phases, search_time.search_time)
     before = (scatter.recall_against_work, scatter.vqa_against_work)
     after = (parameters, curves.search_cost, curves.question_types, learning.accuracy_curves, curves.learning)
     makers = (*before, *timed, *after) if everywhere else timed
