@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from vlpbench.archs import registry
 from vlpbench.archs.types import Can
@@ -51,7 +52,7 @@ def test_shapes_that_are_remembered_are_those_that_meta_computes() -> None:
 
     def sizes() -> list[object]:
         both = [(x + 1, x.float() + True, x.sum(), x.max(dim=1), F.layer_norm(x, (4,))) for x in (long, narrow)]
-        leaves = torch.utils._pytree.tree_leaves([both, torch.cat([long, narrow]), long.double(), narrow @ long.t()])
+        leaves = tree_leaves([both, torch.cat([long, narrow]), long.double(), narrow @ long.t()])
         return [(x.shape, x.stride(), x.dtype, x.device) for x in leaves]
 
     alone = sizes()

@@ -232,7 +232,8 @@ def test_a_cell_trains_as_our_code_or_as_the_released(code: str) -> None:
     learner.after_step()
     assert torch.equal(student, teacher)
     pooled = torch.randn(3, built.model.width)
-    logits = learner.objectives["itm"].head(pooled)
+    head = learner.objectives["itm"].get_submodule("head")
+    logits = head(pooled)
     expected = logits[:, 1] if code == "official" else logits[:, 1] - logits[:, 0]
     assert torch.equal(learner.match_logits(pooled), expected)
 
