@@ -25,6 +25,7 @@ from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.metrics import Rate, by_kind
 from vlpbench.benchmarks.subject import recipe_of
 from vlpbench.benchmarks.train import cache_folder, open_data, pretrain, state_file
+from vlpbench.results.packed import packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -148,11 +149,15 @@ class Classifying(ABC, Generic[D]):
 class Judged(Generic[D]):
     """What a model said of a split."""
 
-    correct: np.ndarray
-    """(rows,) bool."""
+    answer: np.ndarray
     truth: np.ndarray
-    """(rows,) int64."""
+    """Both (rows,) int64."""
     data: D
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(rows,) bool."""
+        return self.answer == self.truth
 
     @property
     def accuracy(self) -> Rate:
@@ -175,23 +180,20 @@ class Judged(Generic[D]):
         return 100 * float(hits) / len(self.truth)
 
     def detail(self) -> dict[str, Any]:
-        """For a record; ``correct`` has a bit for each row, in order, padded to whole bytes."""
+        """For a record; ``correct`` has a bit a row, padded to whole bytes; ``given`` and ``right`` are packed."""
         low, high = self.accuracy.interval()
         return {
             "accuracy": {"percent": self.accuracy.percent, "total": len(self.correct), "low": low, "high": high},
             "majority": self.majority,
             "kinds": described(self.kinds),
             "correct": np.packbits(self.correct).tobytes().hex(),
-        }
+        } | {"given": packed(self.answer), "right": packed(self.truth)}
 
     def flags(self) -> list[str]:
         """An accuracy that knowing the kind explains."""
-        low = self.accuracy.interval()[0]
-        if low > self.majority:
-            return []
-        return [
-            f"answers are not above chance: at least {low:.1f} % are right, the commonest answers {self.majority:.1f} %"
-        ]
+        low, base = self.accuracy.interval()[0], self.majority
+        text = f"answers are not above chance: at least {low:.1f} % are right, the commonest answers {base:.1f} %"
+        return [text] * (low <= base)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,13 +288,11 @@ def _splits(source: Source, sets: Callable[[Source, str], D]) -> dict[str, D]:
 
 def _evaluate(classifying: Classifying[D], data: D) -> Judged[D]:
     classifying.module.eval()
-    right, truth = [], []
+    answer, truth = [], []
     with torch.no_grad():
         for start in range(0, len(data), BATCH):
             batch = data.batch(np.arange(start, min(start + BATCH, len(data))))
             with classifying.subject.autocast():
-                answer = classifying.logits(batch).argmax(1).cpu()
-            target = classifying.target(batch)
-            right.append((answer == target).numpy())
-            truth.append(target.numpy())
-    return Judged(correct=np.concatenate(right), truth=np.concatenate(truth), data=data)
+                answer.append(classifying.logits(batch).argmax(1).cpu().numpy())
+            truth.append(classifying.target(batch).numpy())
+    return Judged(answer=np.concatenate(answer), truth=np.concatenate(truth), data=data)

@@ -162,7 +162,7 @@ class Five:
 
 def test_rates_by_right_label_by_hand() -> None:
     rows: Any = Five()
-    judged = Judged(correct=np.array([True, False, True, True, False]), truth=np.array([0, 0, 1, 2, 2]), data=rows)
+    judged = Judged(answer=np.array([0, 1, 1, 2, 0]), truth=np.array([0, 0, 1, 2, 2]), data=rows)
     assert judged.classes(("a", "b", "c")) == {
         "a": Rate(hits=1, total=2),
         "b": Rate(hits=1, total=1),

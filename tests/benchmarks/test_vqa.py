@@ -21,6 +21,7 @@ from vlpbench.benchmarks.measures.vqa import Answering, binding
 from vlpbench.benchmarks.metrics import Rate
 from vlpbench.benchmarks.subject import Subject
 from vlpbench.benchmarks.worker import CACHE_VARIABLE
+from vlpbench.results.packed import unpacked
 from vlpbench.results.record import UNITS, Cell
 
 CELL = Cell(
@@ -60,7 +61,8 @@ class Asked:
 def test_rates_by_hand() -> None:
     questions: Any = Asked()
     correct = np.array([True, True, False, False, True, False, False])
-    answered = Judged(correct=correct, truth=np.array([4, 4, 5, 9, 9, 1, 2]), data=questions)
+    truth = np.array([4, 4, 5, 9, 9, 1, 2])
+    answered = Judged(answer=np.where(correct, truth, 3), truth=truth, data=questions)
     assert answered.accuracy == Rate(hits=3, total=7)
     assert answered.kinds == {
         "colour": Rate(hits=2, total=3),
@@ -73,7 +75,9 @@ def test_rates_by_hand() -> None:
     assert bits[:7].astype(bool).tolist() == correct.tolist()
     (flag,) = answered.flags()
     assert "not above chance" in flag
-    right = Judged(correct=np.ones(700, bool), truth=np.arange(700) % 7, data=questions)
+    assert unpacked(answered.detail()["given"]).tolist() == [4, 4, 3, 3, 9, 3, 3]
+    assert unpacked(answered.detail()["right"]).tolist() == truth.tolist()
+    right = Judged(answer=np.arange(700) % 7, truth=np.arange(700) % 7, data=questions)
     questions.kind = np.zeros(700, np.int64)
     assert right.flags() == []
 
