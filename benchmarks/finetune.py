@@ -187,7 +187,7 @@ class Judged(Generic[D]):
             "majority": self.majority,
             "kinds": described(self.kinds),
             "correct": np.packbits(self.correct).tobytes().hex(),
-        } | {"given": packed(self.answer), "right": packed(self.truth)}
+        } | {"given": packed(self.answer.tolist()), "right": packed(self.truth.tolist())}
 
     def flags(self) -> list[str]:
         """An accuracy that knowing the kind explains."""

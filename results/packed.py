@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+import struct
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    import numpy as np
+KINDS = {"i1": "b", "i2": "h", "i4": "i", "i8": "q"}
+"""Name of a type -> its letter in `struct`; all are little-endian."""
 
 
-def packed(values: np.ndarray) -> str:
-    """``TYPE:BASE64`` of whole numbers, in the smallest of the little-endian types i1, i2, i4 and i8 that holds them.
+def packed(values: Sequence[int]) -> str:
+    """``TYPE:BASE64`` of whole numbers, in the smallest type that holds them all.
 
     Raises:
-        ValueError: for a number that is not whole.
+        ValueError: for a number that is not whole, or too large for 8 bytes.
     """
-    import numpy as np
+    for kind, letter in KINDS.items():
+        try:
+            content = struct.pack(f"<{len(values)}{letter}", *values)
+        except struct.error:
+            continue
+        return f"{kind}:{base64.b64encode(content).decode()}"
+    raise ValueError(f"only whole numbers of up to 8 bytes can be packed, not such as {values[0]!r}")
 
-    for kind in ("i1", "i2", "i4", "i8"):
-        small = values.astype(f"<{kind}")
-        if np.array_equal(small, values):
-            return f"{kind}:{base64.b64encode(small.tobytes()).decode()}"
-    raise ValueError(f"only whole numbers can be packed, not {values.dtype}")
 
-
-def unpacked(text: str) -> np.ndarray:
-    """The numbers, (items,) int64."""
-    import numpy as np
-
-    kind, _, content = text.partition(":")
-    return np.frombuffer(base64.b64decode(content), f"<{kind}").astype(np.int64)
+def unpacked(text: str) -> list[int]:
+    """The numbers."""
+    kind, _, encoded = text.partition(":")
+    content = base64.b64decode(encoded)
+    return list(struct.unpack(f"<{len(content) // int(kind[1])}{KINDS[kind]}", content))

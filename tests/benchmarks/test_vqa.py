@@ -75,8 +75,8 @@ def test_rates_by_hand() -> None:
     assert bits[:7].astype(bool).tolist() == correct.tolist()
     (flag,) = answered.flags()
     assert "not above chance" in flag
-    assert unpacked(answered.detail()["given"]).tolist() == [4, 4, 3, 3, 9, 3, 3]
-    assert unpacked(answered.detail()["right"]).tolist() == truth.tolist()
+    assert unpacked(answered.detail()["given"]) == [4, 4, 3, 3, 9, 3, 3]
+    assert unpacked(answered.detail()["right"]) == truth.tolist()
     right = Judged(answer=np.arange(700) % 7, truth=np.arange(700) % 7, data=questions)
     questions.kind = np.zeros(700, np.int64)
     assert right.flags() == []
