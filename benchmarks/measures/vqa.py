@@ -55,7 +55,7 @@ class Answering(Classifying["Questions"]):
         """(B, D) of pictures with their questions."""
         image = model.encode_image(batch.image.to(self.device))
         text = model.encode_text(text_to(batch.question, self.device))
-        return model.fuse(image, text).pooled
+        return model.fuse_pooled(image, text)
 
     def target(self, batch: QuestionBatch) -> Tensor:
         """(B,) answers."""

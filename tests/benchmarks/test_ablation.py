@@ -203,7 +203,7 @@ def test_fine_tuning_with_a_teacher_mixes_in_its_answers_and_moves_it():
     task = answering(finetune_momentum="distill", momentum_rate=0.9, alpha=0.4)
     assert task.teacher is not None
     rows, generator = np.arange(8), torch.Generator()
-    batch = task.questions.batch(rows)
+    batch = task.data.batch(rows)
     with torch.no_grad():
         for parameter in task.student.parameters():
             parameter.add_(0.3)  # away from the teacher, which is a copy of the start
@@ -226,7 +226,7 @@ def test_fine_tuning_without_a_teacher_is_plain_cross_entropy_from_the_same_star
     plain, taught = answering(), answering(finetune_momentum="distill")
     assert plain.teacher is None
     rows = np.arange(8)
-    batch = plain.questions.batch(rows)
+    batch = plain.data.batch(rows)
     loss = plain.losses(rows, 9, torch.Generator())["answer"]
     torch.testing.assert_close(loss, F.cross_entropy(plain.logits(batch), batch.answer))
     for a, b in zip(plain.student.parameters(), taught.student.parameters(), strict=True):
