@@ -150,6 +150,20 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             why="All that decode train alike. `beit3_tasks.Captioning` is the official way.",
         ),
     ),
+    "vsepp": (
+        Difference(
+            name="hinge of a batch",
+            official="The sum over its pairs.",
+            ours="The mean.",
+            why="A learning rate then does not depend on the batch size, as with every other loss.",
+        ),
+        Difference(
+            name="training of the CNN",
+            official="Frozen for the first 30 epochs, fine-tuned in 15 more, from weights of ImageNet.",
+            ours="Trained from the first step.",
+            why="It starts from random weights, as every encoder in a comparison does.",
+        ),
+    ),
     "vilt": (
         Difference(
             name="order and number of patches",

@@ -102,6 +102,9 @@ BUILT_IN: tuple[ArchSpec, ...] = (
         "itc itm lm",
         "off queue distill",
     ),
+    _local(
+        "vsepp", "VSE++", "Faghri et al., BMVC 2018, arXiv:1707.05612", "EMBED", "tiny small medium base", "triplet"
+    ),
 )
 
 

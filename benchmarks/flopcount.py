@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PRODUCTS = frozenset(
-    ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv", "einsum", "scaled_dot_product_attention")
+    ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv", "einsum", "scaled_dot_product_attention", "gru")
 )
 """Operators of fvcore that torch's counter counts too, by fvcore's names."""
 _LOOKS_LIKE_PRODUCT = re.compile(r"attention|transformer|multi_head|mm$|matmul|conv|linear$|einsum|tensordot|lstm|gru")
@@ -189,6 +189,7 @@ def cross_check(call: Callable[..., object], *inputs: Tensor, module: nn.Module 
         warnings.simplefilter("ignore")  # tracing is deprecated in torch; fvcore knows no other way
         analysis = FlopCountAnalysis(_Callable(call, module), inputs)
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+        analysis.set_op_handle("aten::gru", _gru_macs)
         found = {name: 2 * int(macs) for name, macs in analysis.by_operator().items()}
         missed = {
             name: times
@@ -266,6 +267,13 @@ def _attention_macs(inputs: list[Any], _outputs: list[Any]) -> int:
     """Multiply-adds of scaled dot product attention: queries x keys, then weights x values."""
     query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _gru_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Multiply-adds of a GRU's matrices, each of which every step of every row reads once."""
+    steps = math.prod(outputs[0].type().sizes()[:2])
+    weights = (tensor.type().sizes() for tensor in inputs[2].node().inputs())
+    return steps * sum(math.prod(shape) for shape in weights if len(shape) == 2)
 
 
 def _name(operator: Any) -> str:

@@ -149,6 +149,16 @@ def test_convolutions_on_meta(options: dict, by_hand: int) -> None:
     assert nn.Conv2d.forward is not flopcount._conv2d_as_product
 
 
+def test_a_gru_is_counted_by_both() -> None:
+    gru = nn.GRU(6, 8, batch_first=True).to("meta")
+    x = torch.empty(3, 5, 6, device="meta")
+    by_hand = 2 * 3 * 5 * 3 * 8 * (6 + 8)  # three gates, each of a product with the word and one with the state
+    with torch.no_grad():
+        assert count(lambda: gru(x)).flops == by_hand
+    found = cross_check(gru, x, module=gru)
+    assert (found.flops, found.uncounted) == (by_hand, {})
+
+
 def test_norms_are_kept_apart_from_products() -> None:
     layer, x = nn.LayerNorm(16, device=META), torch.empty(3, 16, device=META)
     found = cross_check(layer, x, module=layer)
