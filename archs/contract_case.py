@@ -41,7 +41,7 @@ class Case:
 
     @cached_property
     def image(self) -> Tensor:
-        """(BATCH, 3, H, W)."""
+        """(BATCH, 3, H, W), or (BATCH, R, F + 4) of a model that reads regions."""
         return images(self.model)
 
     @cached_property
@@ -57,7 +57,7 @@ class Case:
 
 def images(model: VLModel[Any, Any]) -> Tensor:
     """Random images of the model's size."""
-    return torch.randn(BATCH, 3, *model.image_size, generator=torch.Generator().manual_seed(2))
+    return torch.randn(BATCH, *model.image_shape, generator=torch.Generator().manual_seed(2))
 
 
 def texts(model: VLModel[Any, Any]) -> Text:

@@ -47,7 +47,7 @@ def works(case: Case) -> Iterator[str]:
         "embed_image": (BATCH, model.embed_dim),
         "embed_text": (BATCH, model.embed_dim),
         "pooled": (BATCH, model.width),
-        "fused text": (BATCH, L, model.width),
+        "fused text": (BATCH, L, model.text_width),
         "decode": (BATCH, L, model.vocab_size),
     }
     for name, tensor in found.items():

@@ -40,6 +40,11 @@ class LateFusion(VLModel[Any, Any]):
             nn.Linear(3 * self.embed_dim, self.width), nn.GELU(), nn.Linear(self.width, self.width)
         )
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The model's."""
+        return self.model.image_shape
+
     def encode_image(self, image: Tensor) -> Any:
         """The model's."""
         return self.model.encode_image(image)

@@ -49,9 +49,7 @@ def take(state: S, index: Tensor) -> S:
     if dataclasses.is_dataclass(state) and not isinstance(state, type):
         fields = {field.name: take(getattr(state, field.name), index) for field in dataclasses.fields(state)}
         return cast("S", dataclasses.replace(cast("Any", state), **fields))
-    raise TypeError(
-        f"an encoder state may hold tensors, tuples, lists, dicts and dataclasses, not {type(state).__name__}"
-    )
+    raise TypeError(f"an encoder state holds tensors, tuples, lists, dicts and dataclasses, not {type(state).__name__}")
 
 
 class VLModel(nn.Module, Generic[I, T]):
@@ -73,12 +71,22 @@ class VLModel(nn.Module, Generic[I, T]):
     text_len: int
     vocab_size: int
     width: int
-    """D of ``Fused.pooled`` and ``Fused.text``; 0 for a model that cannot fuse."""
+    """D of ``Fused.pooled``, and of ``Fused.text`` but where ``text_width`` differs; 0 for a model that cannot fuse."""
     embed_dim: int
     """E of ``embed_image`` and ``embed_text``; 0 for a model that cannot embed."""
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one image as `encode_image` reads it: (3, H, W), or (R, F + 4) for a model that reads regions."""
+        return (3, *self.image_size)
+
+    @property
+    def text_width(self) -> int:
+        """D of ``Fused.text``: ``width``, but where a stream for texts is narrower than what pairs are pooled to."""
+        return self.width
+
     def encode_image(self, image: Tensor) -> I:
-        """(B, 3, H, W) pixels -> the architecture's own image state, batch first."""
+        """(B, 3, H, W) pixels, or (B, R, F + 4) regions -> the architecture's own image state, batch first."""
         raise NotImplementedError
 
     def encode_text(self, text: Text) -> T:
@@ -88,8 +96,7 @@ class VLModel(nn.Module, Generic[I, T]):
     def prepare_image(self, image: I) -> I:
         """Adds to an image state what ``fuse`` needs of the image alone, such as cross-attention keys and values.
 
-        Idempotent. ``fuse`` gives the same result with and without it; callers that fuse an image more than once call
-        it once.
+        Idempotent. `fuse` gives the same result without it; callers that fuse an image more than once call it once.
         """
         return image
 
@@ -123,8 +130,7 @@ class VLModel(nn.Module, Generic[I, T]):
     def decode_step(self, source: Any, ids: Tensor, past: Any = None, *, beams: int = 1) -> tuple[Tensor, Any]:
         """Appends tokens to texts: their next-token logits, and the texts written by then.
 
-        This one keeps the tokens and decodes all of them anew at every step; a model that keeps keys and values
-        instead overrides it together with `prepare_decode`.
+        This one decodes all tokens anew at every step; a model that keeps keys and values overrides both methods.
 
         Args:
             source: from `prepare_decode`, B rows.

@@ -70,7 +70,11 @@ class Batch:
     """Matching image-text pairs: row b of ``image`` belongs to row b of ``text``."""
 
     image: Tensor
-    """(B, 3, H, W) float pixels, normalised the way the data source states."""
+    """(B, 3, H, W) float pixels, normalised the way the data source states.
+
+    For an architecture whose ``input`` is ``regions``, (B, R, F + 4): of each region its features and its box as left,
+    top, right and bottom in shares of the image; all zero where an image has fewer than R regions.
+    """
     text: Text
     sample_id: Tensor
     """(B,) int64; rows with an equal id show the same image, so they are not negatives of one another."""
