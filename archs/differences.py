@@ -150,6 +150,23 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             why="All that decode train alike. `beit3_tasks.Captioning` is the official way.",
         ),
     ),
+    "coca": (
+        Difference(
+            name="what the summary token of a text sees",
+            official="open_clip's mask of padding is shifted by one: the text, the first token of padding, and itself only "
+            "where there is no padding.",
+            ours="The text and itself; the sizes `b32` and `large`, whose weights were trained so, as open_clip.",
+            why="Padding should change nothing. The configuration's `code` chooses.",
+            adr="docs/adr/0002-whose-modules.md",
+        ),
+        Difference(
+            name="weight of captions",
+            official="2, against 1 of contrast.",
+            ours="1 each.",
+            why="One default for all; Table 8c of the paper has both.",
+            switch='weights = "1.0+2.0"',
+        ),
+    ),
     "vsepp": (
         Difference(
             name="hinge of a batch",

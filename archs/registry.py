@@ -22,6 +22,9 @@ GROUP = "vlpbench.archs"
 """Entry-point group in which another package offers an `ArchSpec`."""
 LATE = "+late"
 """Suffix that puts a late-fusion head on an architecture that only embeds."""
+CROP = 16
+"""Side in pixels of the cut-outs that data with boxes offers, to architectures that read regions, in place of a
+detector's features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +45,24 @@ class ArchSpec:
     momentum: tuple[str, ...] = ("off",)
     """Momentum states that the paper's own recipe knows; any other capable combination is still allowed."""
     input: str = "pixels"
-    """``pixels`` or ``regions``; records of region models state whether detector time is in them."""
+    """``pixels`` or ``regions``; records of region models state whether detector time is in them.
+
+    One that reads regions has configuration fields ``regions`` (how many), ``features`` (numbers of each) and ``crop``
+    (side in pixels where the numbers are those of a cut-out).
+    """
 
 
-def _local(name: str, title: str, paper: str, can: str, sizes: str, objectives: str, momentum: str = "off") -> ArchSpec:
+def _local(
+    name: str,
+    title: str,
+    paper: str,
+    can: str,
+    sizes: str,
+    objectives: str,
+    momentum: str = "off",
+    *,
+    reads: str = "pixels",
+) -> ArchSpec:
     return ArchSpec(
         name=name,
         title=title,
@@ -55,6 +72,7 @@ def _local(name: str, title: str, paper: str, can: str, sizes: str, objectives: 
         sizes=tuple(sizes.split()),
         objectives=tuple(objectives.split()),
         momentum=tuple(momentum.split()),
+        input=reads,
     )
 
 
@@ -104,6 +122,32 @@ BUILT_IN: tuple[ArchSpec, ...] = (
     ),
     _local(
         "vsepp", "VSE++", "Faghri et al., BMVC 2018, arXiv:1707.05612", "EMBED", "tiny small medium base", "triplet"
+    ),
+    _local(
+        "coca",
+        "CoCa",
+        "Yu et al., TMLR 2022, arXiv:2205.01917",
+        "EMBED|FUSE|DECODE",
+        "tiny small medium base b32 large",
+        "itc lm",
+    ),
+    _local(
+        "uniter",
+        "UNITER",
+        "Chen et al., ECCV 2020, arXiv:1909.11740",
+        "FUSE|MASK",
+        "tiny small medium base large",
+        "itm mlm",
+        reads="regions",
+    ),
+    _local(
+        "vilbert",
+        "ViLBERT",
+        "Lu et al., NeurIPS 2019, arXiv:1908.02265",
+        "FUSE|MASK",
+        "tiny small medium base",
+        "itm mlm",
+        reads="regions",
     ),
 )
 
