@@ -126,8 +126,9 @@ def test_a_processors_limit_is_nearly_filled() -> None:
         detail = found.detail[what]
         assert found.values[f"max_batch_{what}"] == [detail["batch"]]
         assert len(detail["trials"]) <= 4
-        # A model of 0.1 MB in a process of 400: the allocator's habits bend the line.
-        assert 0.6 <= detail["reached"] <= 1
+        # A model of 0.1 MB in a process of 400: the allocator's habits may bend the line, and then a flag says so.
+        assert detail["reached"] <= 1
+        assert detail["reached"] >= 0.6 or any(flag.startswith(f"short: {what}") for flag in found.flags)
         assert detail["peak"] <= detail["room"] < 900 * 2**20
     assert found.values["max_batch_training"] < found.values["max_batch_inference"]
     assert json.loads(json.dumps(found.detail)) is not None
