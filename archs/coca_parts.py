@@ -1,7 +1,7 @@
 """CoCa's configuration and sizes, and attention over open_clip's blocks with keys and values that can be kept.
 
-Shape letters: B images, R texts (B times beams), L text tokens, P tokens before them (of a prompt, or written), N image tokens,
-D width.
+Shape letters: B images, R texts (B times beams), L text tokens, P tokens before them (of a prompt, or written),
+N image tokens, D width.
 """
 
 from __future__ import annotations

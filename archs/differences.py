@@ -153,8 +153,8 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
     "coca": (
         Difference(
             name="what the summary token of a text sees",
-            official="open_clip's mask of padding is shifted by one: the text, the first token of padding, and itself only "
-            "where there is no padding.",
+            official="open_clip's mask of padding is shifted by one: the text, the first token of padding, and itself "
+            "only where there is no padding.",
             ours="The text and itself; the sizes `b32` and `large`, whose weights were trained so, as open_clip.",
             why="Padding should change nothing. The configuration's `code` chooses.",
             adr="docs/adr/0002-whose-modules.md",
