@@ -18,8 +18,6 @@ from vlpbench.archs.blocks import ConvStem
 
 BOX = 4
 """Last columns of a region: left, top, right, bottom as shares of the image. All zero where there is no region."""
-CROP = 16
-"""Side in pixels of the cut-outs that data with boxes, and no detector, offers in place of a detector's features."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from vlpbench.archs.blocks import BertEmbeddings, BertLayer, BertPredictionHead, BertShape, init_bert, init_by_fan_in
 from vlpbench.archs.model import VLModel
-from vlpbench.archs.regions import BOX, CROP, RegionInput, Regions, with_sides
-from vlpbench.archs.registry import changed
+from vlpbench.archs.regions import BOX, RegionInput, Regions, with_sides
+from vlpbench.archs.registry import CROP, changed
 from vlpbench.archs.types import Can, Fused, Structure, Text
 
 if TYPE_CHECKING:

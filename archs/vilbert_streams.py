@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from vlpbench.archs.blocks import BertIntermediate, BertLayer, BertOutput, BertShape
-from vlpbench.archs.regions import CROP, RegionInput
+from vlpbench.archs.regions import RegionInput
+from vlpbench.archs.registry import CROP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,8 +92,7 @@ class Subject:
     @cached_property
     def batches(self) -> list[Batch]:
         """Several random batches of the cell's size, on the device, every text of full length."""
-        height, width = self.model.image_size
-        count = max(2, min(4, ROTATED_BYTES // (self.cell.batch * 3 * height * width * 4)))
+        count = max(2, min(4, ROTATED_BYTES // (self.cell.batch * math.prod(self.model.image_shape) * 4)))
         generator = torch.Generator().manual_seed(self.cell.seed)
         return [self._draw(number, generator) for number in range(count)]
 
@@ -188,9 +188,9 @@ class Subject:
         ids[:, 0] = tokens.cls
         if tokens.sep is not None:
             ids[:, -1] = tokens.sep
-        image = torch.randn(rows, 3, *self.model.image_size, **source)
+        image = torch.randn(rows, *self.model.image_shape, **source)  # regions too: what boxes say costs nothing
         return Batch(
-            image=image.to(self.device, memory_format=_order(self.cell)),
+            image=image.to(self.device, memory_format=_order(self.cell, image)),
             text=Text(ids=ids.to(self.device), mask=torch.ones(rows, length, dtype=torch.bool, device=self.device)),
             sample_id=torch.arange(number * rows, (number + 1) * rows).to(self.device),
         )
@@ -252,9 +252,9 @@ def _expected_masks(text: Text, probability: float) -> Masked:
     return Masked(text=text, position=position, label=position)
 
 
-def _order(cell: Cell) -> torch.memory_format:
-    """How images lie in memory."""
-    return torch.channels_last if cell.channels_last else torch.contiguous_format
+def _order(cell: Cell, image: Tensor) -> torch.memory_format:
+    """How images lie in memory; regions have no channels."""
+    return torch.channels_last if cell.channels_last and image.ndim == 4 else torch.contiguous_format
 
 
 def _first_word(tokens: SpecialTokens) -> int:
@@ -265,7 +265,7 @@ def _geometry(cell: Cell) -> Geometry | None:
     if cell.data == "random":
         return None
     sources = importlib.import_module("vlpbench.benchmarks.data.sources")
-    return sources.open_source(cell.data, size=cell.size, seed=cell.seed).geometry
+    return sources.open_source(cell.data, size=cell.size, seed=cell.seed, reads=registry.get(cell.arch).input).geometry
 
 
 def _changes(cell: Cell, geometry: Geometry | None) -> dict[str, Any]:
@@ -276,6 +276,9 @@ def _changes(cell: Cell, geometry: Geometry | None) -> dict[str, Any]:
             "text_len": geometry.text_len,
             "vocab_size": geometry.vocab_size,
         }
+        if geometry.regions is not None:
+            crop = registry.CROP
+            changes |= {"regions": geometry.regions, "features": 3 * crop * crop, "crop": crop}
     if cell.image is not None:
         changes["image_size"] = cell.image
     if cell.text_len is not None:

@@ -134,9 +134,11 @@ def open_data(cell: Cell) -> Source:
         UnknownName: for an unknown source, or one that has no data for the cell's size.
         DataError: for data that cannot be used.
     """
+    from vlpbench.archs import registry
     from vlpbench.benchmarks.data.sources import open_source
 
-    return open_source(cell.data, size=cell.size, noise=cell.noise, seed=cell.seed)
+    reads = registry.get(cell.arch).input
+    return open_source(cell.data, size=cell.size, noise=cell.noise, seed=cell.seed, reads=reads)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vlpbench.archs import registry
 from vlpbench.archs.types import Unsupported
 from vlpbench.benchmarks.data.base import DataError
 from vlpbench.results.record import UNITS, Series, Status
@@ -96,7 +97,7 @@ def run(job: Job) -> Outcome:
         return Outcome(
             status=Status.OK,
             samples={name: Series(unit=UNITS[name].unit, values=tuple(v)) for name, v in brought.values.items()},
-            detail=json.loads(json.dumps(brought.detail)),
+            detail=json.loads(json.dumps(brought.detail | _left_out(job))),
             flags=tuple(brought.flags),
             threads=threads,
             seconds=time.perf_counter() - started,
@@ -127,6 +128,12 @@ def _measure(job: Job) -> Samples:
     measure, subject = _load(job.measure.target)(), _load(job.subject)
     meta = job.measure.kind == "count" or job.measure.bare
     return measure.run(subject.build(job.cell, meta=meta), job.cell)
+
+
+def _left_out(job: Job) -> dict[str, str]:
+    """What a record must say of an architecture that reads what another model found in the pixels."""
+    reads = registry.get(job.cell.arch).input
+    return {} if reads == "pixels" else {"input": reads, "detector": "excluded"}
 
 
 def _load(target: str) -> Any:

@@ -29,6 +29,8 @@ class Geometry:
     sep: int | None
     mask: int
     """Token ids. ``sep`` is None where texts carry no end token; ``mask`` is -1 where the vocabulary knows none."""
+    regions: int | None = None
+    """R where images come as regions (B, R, F + 4), F the pixels of a box cut out; None where they come as pixels."""
 
 
 @runtime_checkable
@@ -59,7 +61,7 @@ class Gallery(Protocol):
     texts: int
 
     def image_batch(self, rows: np.ndarray) -> Tensor:
-        """(K, 3, H, W)."""
+        """(K, 3, H, W), or (K, R, F + 4) of a source that gives regions."""
         ...
 
     def text_batch(self, rows: np.ndarray) -> Text:

@@ -13,6 +13,7 @@ from vlpbench.benchmarks.data.base import HypothesisBatch, QuestionBatch, Statem
 from vlpbench.benchmarks.data.scene_entailment import Supposed, hypothesis_ids
 from vlpbench.benchmarks.data.scene_questions import BINDING, KINDS, Asked, answers
 from vlpbench.benchmarks.data.scene_reasoning import Claimed, claim_ids
+from vlpbench.benchmarks.data.scene_regions import Cutouts
 from vlpbench.benchmarks.data.scene_text import FOIL_KINDS, PAD, statement_ids, swap
 
 if TYPE_CHECKING:
@@ -21,11 +22,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Pictures = np.ndarray | Cutouts
+"""(N, 3, H, W) uint8, or the same with boxes, of which models read the regions."""
+
+
 def normalise(pictures: np.ndarray) -> Tensor:
     """uint8 (B, 3, H, W) -> float32 in [-1, 1]: ``(x / 255 - 0.5) / 0.5``."""
     import torch
 
     return torch.from_numpy(pictures).to(torch.float32).mul_(2 / 255).sub_(1)
+
+
+def shown(pictures: Pictures, rows: np.ndarray) -> Tensor:
+    """What a model reads of these rows: normalised pixels (B, 3, H, W), or regions (B, R, F + 4)."""
+    return pictures.batch(rows) if isinstance(pictures, Cutouts) else normalise(pictures[rows])
+
+
+def painted(pictures: Pictures) -> np.ndarray:
+    """(N, 3, H, W) uint8, whatever models read of them."""
+    return pictures.pictures if isinstance(pictures, Cutouts) else pictures
 
 
 def as_text(ids: np.ndarray) -> Text:
@@ -39,7 +54,7 @@ def as_text(ids: np.ndarray) -> Text:
 class ScenePairs:
     """Captioned pictures: row r is caption ``r // images`` of image ``r % images``."""
 
-    def __init__(self, pictures: np.ndarray, statement: np.ndarray, group: np.ndarray) -> None:
+    def __init__(self, pictures: Pictures, statement: np.ndarray, group: np.ndarray) -> None:
         """Takes (N, 3, H, W) uint8 pictures, (captions * N, 3) statements and the (N,) sibling groups."""
         self.pictures, self.statement, self.group = pictures, statement, group
         self.ids = statement_ids(statement)
@@ -52,9 +67,7 @@ class ScenePairs:
         import torch
 
         image = rows % len(self.pictures)
-        return Batch(
-            image=normalise(self.pictures[image]), text=as_text(self.ids[rows]), sample_id=torch.from_numpy(image)
-        )
+        return Batch(image=shown(self.pictures, image), text=as_text(self.ids[rows]), sample_id=torch.from_numpy(image))
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """All rows at random, but the same-bag captions of a sibling group in a row, so that a batch holds them all.
@@ -74,7 +87,7 @@ class ScenePairs:
 class SceneGallery:
     """One caption an image, true of that image alone."""
 
-    def __init__(self, pictures: np.ndarray, statement: np.ndarray, group: np.ndarray) -> None:
+    def __init__(self, pictures: Pictures, statement: np.ndarray, group: np.ndarray) -> None:
         """Takes (N, 3, H, W) uint8 pictures, (N, 3) statements and the (N,) sibling groups."""
         self.pictures, self.statement, self.group = pictures, statement, group
         self.ids = statement_ids(statement)
@@ -83,7 +96,7 @@ class SceneGallery:
 
     def image_batch(self, rows: np.ndarray) -> Tensor:
         """(K, 3, H, W) float32."""
-        return normalise(self.pictures[rows])
+        return shown(self.pictures, rows)
 
     def text_batch(self, rows: np.ndarray) -> Text:
         """The captions of these rows."""
@@ -93,7 +106,7 @@ class SceneGallery:
 class SceneQuestions:
     """Questions with closed answers."""
 
-    def __init__(self, pictures: np.ndarray, asked: Asked, objects: int) -> None:
+    def __init__(self, pictures: Pictures, asked: Asked, objects: int) -> None:
         """Takes (N, 3, H, W) uint8 pictures, questions about them and the most objects that a scene may have."""
         self.pictures, self.asked = pictures, asked
         self.answers = answers(objects)
@@ -109,7 +122,7 @@ class SceneQuestions:
         import torch
 
         return QuestionBatch(
-            image=normalise(self.pictures[self.asked.scene[rows]]),
+            image=shown(self.pictures, self.asked.scene[rows]),
             question=as_text(self.asked.ids[rows]),
             answer=torch.from_numpy(self.asked.answer[rows]),
             sample_id=torch.from_numpy(np.asarray(rows, np.int64)),
@@ -133,7 +146,7 @@ class SceneFoils:
     kinds = FOIL_KINDS
     attributes = ("colour", "shape")
 
-    def __init__(self, pictures: np.ndarray, statement: np.ndarray) -> None:
+    def __init__(self, pictures: Pictures, statement: np.ndarray) -> None:
         """Takes (N, 3, H, W) uint8 pictures and (N, 3) true statements."""
         self.pictures, self.statement = pictures, statement
         self.true_ids = statement_ids(statement)
@@ -145,7 +158,7 @@ class SceneFoils:
     def batch(self, rows: np.ndarray) -> FoilBatch:
         """The pictures and statements of these rows."""
         false = {kind: as_text(ids[rows]) for kind, ids in self.false_ids.items()}
-        return FoilBatch(image=normalise(self.pictures[rows]), true=as_text(self.true_ids[rows]), false=false)
+        return FoilBatch(image=shown(self.pictures, rows), true=as_text(self.true_ids[rows]), false=false)
 
 
 class SceneStatements:
@@ -154,7 +167,7 @@ class SceneStatements:
     labels = scene_reasoning.LABELS
     kinds = scene_reasoning.CLAIMS
 
-    def __init__(self, pictures: np.ndarray, claimed: Claimed) -> None:
+    def __init__(self, pictures: Pictures, claimed: Claimed) -> None:
         """Takes (N, 3, H, W) uint8 pictures and statements about pairs of them."""
         self.pictures, self.claimed = pictures, claimed
         self.ids, self.kind = claim_ids(claimed.claim), claimed.claim[:, 0]
@@ -165,15 +178,15 @@ class SceneStatements:
     @property
     def hash(self) -> str:
         """Over pictures, words and labels."""
-        return digest(self.pictures, self.ids, self.claimed.left, self.claimed.right, self.claimed.label)
+        return digest(painted(self.pictures), self.ids, self.claimed.left, self.claimed.right, self.claimed.label)
 
     def batch(self, rows: np.ndarray) -> StatementBatch:
         """``sample_id`` is the row."""
         import torch
 
         return StatementBatch(
-            left=normalise(self.pictures[self.claimed.left[rows]]),
-            right=normalise(self.pictures[self.claimed.right[rows]]),
+            left=shown(self.pictures, self.claimed.left[rows]),
+            right=shown(self.pictures, self.claimed.right[rows]),
             statement=as_text(self.ids[rows]),
             label=torch.from_numpy(self.claimed.label[rows]),
             sample_id=torch.from_numpy(np.asarray(rows, np.int64)),
@@ -186,7 +199,7 @@ class SceneHypotheses:
     labels = scene_entailment.LABELS
     kinds = scene_entailment.FORMS
 
-    def __init__(self, pictures: np.ndarray, supposed: Supposed) -> None:
+    def __init__(self, pictures: Pictures, supposed: Supposed) -> None:
         """Takes (N, 3, H, W) uint8 pictures and as many hypotheses, one about each."""
         self.pictures, self.supposed = pictures, supposed
         self.ids, self.kind = hypothesis_ids(supposed.hypothesis), supposed.hypothesis[:, 0]
@@ -197,14 +210,14 @@ class SceneHypotheses:
     @property
     def hash(self) -> str:
         """Over pictures, words and labels."""
-        return digest(self.pictures, self.ids, self.supposed.label)
+        return digest(painted(self.pictures), self.ids, self.supposed.label)
 
     def batch(self, rows: np.ndarray) -> HypothesisBatch:
         """``sample_id`` is the row."""
         import torch
 
         return HypothesisBatch(
-            image=normalise(self.pictures[rows]),
+            image=shown(self.pictures, rows),
             hypothesis=as_text(self.ids[rows]),
             label=torch.from_numpy(self.supposed.label[rows]),
             sample_id=torch.from_numpy(np.asarray(rows, np.int64)),

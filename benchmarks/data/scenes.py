@@ -2,8 +2,7 @@
 
 Small pictures of coloured shapes with captions, questions, retrieval galleries and foils. The training set depends on
 the seed and on the rate of caption noise; everything that is evaluated on is the same for all seeds and rates, and no
-scene of it, as kinds in cells, occurs in training. Statements about two pictures and hypotheses have scenes of their
-own, of which the same holds within each of the two tasks.
+scene of it, as kinds in cells, occurs in training. Statements and hypotheses have scenes of their own, likewise apart.
 """
 
 from __future__ import annotations
@@ -24,7 +23,9 @@ from vlpbench.benchmarks.data.scene_entailment import Supposed, suppose
 from vlpbench.benchmarks.data.scene_galleries import Drawn, draw_gallery
 from vlpbench.benchmarks.data.scene_questions import Asked, ask
 from vlpbench.benchmarks.data.scene_reasoning import Claimed, reason
+from vlpbench.benchmarks.data.scene_regions import cut
 from vlpbench.benchmarks.data.scene_sets import (
+    Pictures,
     SceneFoils,
     SceneGallery,
     SceneHypotheses,
@@ -32,6 +33,7 @@ from vlpbench.benchmarks.data.scene_sets import (
     SceneQuestions,
     SceneStatements,
     feed,
+    painted,
 )
 from vlpbench.benchmarks.data.scene_table import (
     HELD_PAIRS,
@@ -106,8 +108,9 @@ CONFIGS: dict[str, ScenesConfig] = {
 class Scenes:
     """The data source `scenes`. Parts are generated when they are first asked for, and kept."""
 
-    def __init__(self, config: ScenesConfig, *, name: str = "scenes") -> None:
-        self.name, self.config = name, config
+    def __init__(self, config: ScenesConfig, *, name: str = "scenes", regions: bool = False) -> None:
+        """With ``regions``, models read the boxes of the objects and what is in them; what is shown stays the same."""
+        self.name, self.config, self.regions = name, config, regions
         self.geometry = Geometry(
             image=(config.layout.image, config.layout.image),
             text_len=scene_text.TEXT_LEN,
@@ -116,13 +119,14 @@ class Scenes:
             cls=scene_text.CLS,
             sep=scene_text.SEP,
             mask=scene_text.MASK,
+            regions=config.layout.objects if regions else None,
         )
-        self._pictures: dict[str, np.ndarray] = {}
+        self._pictures: dict[str, Pictures] = {}
 
     # Symbols: what is shown, said and asked.
 
     def scenes(self, split: str) -> SceneTable:
-        """What the pictures of ``train``, ``val``, ``test`` or ``comp`` show: kinds, cells and boxes of the objects.
+        """What the pictures of ``train``, ``val``, ``test`` or ``comp`` show: kinds, cells and boxes of objects.
 
         Raises:
             DataError: for an unknown split.
@@ -151,7 +155,7 @@ class Scenes:
         return ask(rng, scenes, count, focus=HELD_PAIRS[scenes.pair] & scenes.present, foil_pairs=HELD_PAIRS)
 
     def claimed(self, split: str) -> tuple[SceneTable, Claimed]:
-        """The scenes of a split's statements about two pictures, and the statements as arrays."""
+        """The scenes of a split's statements about two pictures, and the statements."""
         return self._tasks.draw("reasoning", split, reason)
 
     def supposed(self, split: str) -> tuple[SceneTable, Supposed]:
@@ -198,8 +202,7 @@ class Scenes:
     @cached_property
     def _train(self) -> SceneTable:
         config = self.config
-        drawn = (*self._drawn.values(), self._foils)
-        tables = [*self._tables.values(), *(gallery.scenes for gallery in drawn)]
+        tables = [*self._tables.values(), *(drawn.scenes for drawn in (*self._drawn.values(), self._foils))]
         evaluated = np.unique(np.concatenate([table.key for table in tables]))
         rng = stream("scenes", "train", config.seed)
 
@@ -241,8 +244,7 @@ class Scenes:
 
     def questions(self, split: str) -> SceneQuestions:
         """Questions with closed answers; ``comp`` asks about colour-shape pairs that were held out of training."""
-        pictures = self._show(split, self.scenes(split))
-        return SceneQuestions(pictures, self.asked(split), self.config.layout.objects)
+        return SceneQuestions(self._show(split, self.scenes(split)), self.asked(split), self.config.layout.objects)
 
     def reasoning(self, split: str) -> SceneStatements:
         """Statements about two pictures; ``comp`` is about colour-shape pairs that were held out of training."""
@@ -258,20 +260,19 @@ class Scenes:
         """The swap test: a true and, by kind of swap, a false statement about each picture."""
         return SceneFoils(self._show("foils", self._foils.scenes), self._foils.statement)
 
-    def _show(self, split: str, scenes: SceneTable, cover: np.ndarray | None = None) -> np.ndarray:
+    def _show(self, split: str, scenes: SceneTable, cover: np.ndarray | None = None) -> Pictures:
         if split not in self._pictures:
             seed = self.config.seed if split.endswith("train") else 0
             pictures = render(scenes, stream("pictures", split, seed), cover)
             pictures.setflags(write=False)
-            self._pictures[split] = pictures
+            self._pictures[split] = cut(pictures, scenes, cover) if self.regions else pictures
         return self._pictures[split]
 
     @property
     def hash(self) -> str:
         """SHA-256 over all that is evaluated on, the configuration, and a sample of how training sets are drawn.
 
-        Statements and hypotheses have hashes of their own. Seed and noise are left out: they are named by a record's
-        cell, and accuracies over seeds are to be compared.
+        Statements and hypotheses have their own. Seed and noise, which a record's cell names, are left out.
         """
         return self._hash
 
@@ -281,15 +282,15 @@ class Scenes:
         digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
         for name in GALLERIES:
             gallery = self.gallery(name)
-            feed(digest.update, gallery.pictures, gallery.ids)
+            feed(digest.update, painted(gallery.pictures), gallery.ids)
         for split in ("val", "test", "comp"):
-            questions = self.questions(split)
-            feed(digest.update, questions.pictures, questions.asked.scene, questions.asked.ids, questions.asked.answer)
+            asked, pictures = self.asked(split), painted(self.questions(split).pictures)
+            feed(digest.update, pictures, asked.scene, asked.ids, asked.answer)
         foils = self.foils()
-        feed(digest.update, foils.pictures, foils.true_ids, *foils.false_ids.values())
+        feed(digest.update, painted(foils.pictures), foils.true_ids, *foils.false_ids.values())
         probe = Scenes(replace(config, noise=0.5, train_images=PROBE_IMAGES, train_questions=PROBE_IMAGES))
         pairs, asked = probe.pairs("train"), probe.asked("train")
-        feed(digest.update, pairs.pictures, pairs.ids, asked.scene, asked.ids, asked.answer)
+        feed(digest.update, painted(pairs.pictures), pairs.ids, asked.scene, asked.ids, asked.answer)
         return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from vlpbench.archs.registry import UnknownName, nearest
+from vlpbench.archs.types import Unsupported
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,13 @@ def names() -> list[str]:
 
 
 def open_source(
-    name: str, *, size: str = "small", noise: float = 0.0, seed: int = 0, root: Path | None = None
+    name: str,
+    *,
+    size: str = "small",
+    noise: float = 0.0,
+    seed: int = 0,
+    root: Path | None = None,
+    reads: str = "pixels",
 ) -> Source:
     """Opens a data source.
 
@@ -45,19 +52,23 @@ def open_source(
         root: folder of the files of a source that has files; ``$VLPBENCH_DATA/<name>`` where None. It holds
             ``dataset_<name>.json`` (or has it in ``annotations/``), the pictures in ``images/`` (or in itself), and
             ``vocab.txt`` of BERT; without the latter texts are tokenized with CLIP's byte pairs.
+        reads: what models read of an image, ``pixels`` or ``regions``: `ArchSpec.input` of the architecture.
 
     Raises:
         UnknownName: for an unknown source or size, with the nearest one.
         DataError: for files that are absent or of no use.
+        Unsupported: for regions of a source that knows no boxes.
     """
     if name not in SOURCES:
         raise UnknownName(nearest("data source", name, names()))
     if name.startswith("scenes"):
-        return _open_scenes(name, size, noise, seed)
+        return _open_scenes(name, size, noise, seed, regions=reads == "regions")
+    if reads != "pixels":
+        raise Unsupported(f"{name} has pixels and no boxes, and the architecture reads {reads}; take data = 'scenes'")
     return _open_karpathy(name, size, noise, root)
 
 
-def _open_scenes(name: str, size: str, noise: float, seed: int) -> Source:
+def _open_scenes(name: str, size: str, noise: float, seed: int, *, regions: bool) -> Source:
     from dataclasses import replace
 
     from vlpbench.benchmarks.data.scenes import CONFIGS, Scenes
@@ -67,7 +78,7 @@ def _open_scenes(name: str, size: str, noise: float, seed: int) -> Source:
     config = replace(CONFIGS[size], noise=noise, seed=seed)
     if name == "scenes-few":
         config = replace(config, train_images=min(FEW, config.train_images), captions=1)
-    return Scenes(config, name=name)
+    return Scenes(config, name=name, regions=regions)
 
 
 def _open_karpathy(name: str, size: str, noise: float, root: Path | None) -> Source:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vlpbench.archs.types import Batch, Text, Unsupported
 from vlpbench.benchmarks import clock
-from vlpbench.benchmarks.data import sources
 from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.measures.train_step import Step
+from vlpbench.benchmarks.train import open_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ class TrainThroughput:
         """Raises `Unsupported` for random inputs: there is nothing to load."""
         if cell.data == "random":
             raise Unsupported("train_throughput reads data; name a source, such as data = 'scenes'")
-        source = sources.open_source(cell.data, size=cell.size, noise=cell.noise, seed=cell.seed)
+        source = open_data(cell)
         step = Step(subject)
         feed = Feed(subject, step, source.pairs("train"))
         with subject.settings():

@@ -6,8 +6,9 @@ import pytest
 from vlpbench.archs.types import Unsupported
 from vlpbench.benchmarks import worker
 from vlpbench.benchmarks.data.base import DataError
+from vlpbench.benchmarks.measures import base as measures
 from vlpbench.benchmarks.measures.base import Samples
-from vlpbench.results.record import Status
+from vlpbench.results.record import Cell, Status
 
 
 def raised(error: BaseException) -> BaseException:
@@ -66,3 +67,10 @@ def test_samples_that_are_none_are_refused(values, problem):
 
 def test_good_samples_are_taken():
     assert worker._problem(Samples(values={"latency": [1.0], "first_call": []})) is None
+
+
+@pytest.mark.parametrize(("arch", "said"), [("vilt", None), ("uniter", {"input": "regions", "detector": "excluded"})])
+def test_a_record_says_whose_work_is_left_out(arch: str, said: dict[str, str] | None) -> None:
+    cell = Cell(arch=arch, size="tiny", measure="params")
+    detail = worker.run(worker.Job(cell=cell, measure=measures.spec("params"))).detail
+    assert {name: detail[name] for name in ("input", "detector") if name in detail} == (said or {})
