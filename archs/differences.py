@@ -167,6 +167,20 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             switch='weights = "1.0+2.0"',
         ),
     ),
+    "pali": (
+        Difference(
+            name="training of the ViT",
+            official="Frozen, from weights of JFT-3B, but for a last phase at a higher resolution.",
+            ours="Trained from the first step.",
+            why="It starts from random weights, as every encoder in a comparison does.",
+        ),
+        Difference(
+            name="tasks of pre-training",
+            official="A mixture of eight: span corruption, captions, questions, detection and others.",
+            ours="Captions.",
+            why="The data of a comparison are pairs of a picture and a caption.",
+        ),
+    ),
     "vsepp": (
         Difference(
             name="hinge of a batch",

@@ -132,6 +132,9 @@ BUILT_IN: tuple[ArchSpec, ...] = (
         "itc lm",
     ),
     _local(
+        "pali", "PaLI", "Chen et al., ICLR 2023, arXiv:2209.06794", "FUSE|MASK|DECODE", "tiny small medium base", "lm"
+    ),
+    _local(
         "uniter",
         "UNITER",
         "Chen et al., ECCV 2020, arXiv:1909.11740",
