@@ -91,6 +91,11 @@ class Board:
             if (found := self._find(row, column)) is not None
         }
 
+    @property
+    def trained(self) -> tuple[Row, ...]:
+        """The rows of the table, and behind them the late-fusion relatives that fill in for some: they train too."""
+        return tuple(dict.fromkeys([*self.rows, *(m.row for m in self.everything)]))
+
     def get(self, row: Row, quantity: str) -> Measured | None:
         """The measurement in this cell of the table, failed ones included; None where nothing was run."""
         return self._index.get((row, quantity))

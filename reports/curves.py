@@ -214,7 +214,7 @@ def _last(m: Measured, points: list[tuple[float, float]]) -> Item:
 def _trainings(board: Board) -> list[tuple[Row, Measured, dict[str, list[tuple[float, float]]]]]:
     """One learning curve for a variant; a pre-training that two share is shown for the first."""
     found: dict[str, tuple[Row, Measured, dict[str, list[tuple[float, float]]]]] = {}
-    for row in board.rows:
+    for row in board.trained:
         mine = [m for m in board.everything if m.row == row and m.ok and details.curve(m.first.detail)]
         if mine:
             key = details.pretraining(mine[0].first.detail) or mine[0].first.id

@@ -70,7 +70,7 @@ def accuracy_curves(board: Board, suffix: str) -> Figure | None:
 def _lines(board: Board) -> list[Line]:
     """One line for a variant; a pre-training that two share is drawn for the first, from the measure that says most."""
     found: dict[str, Line] = {}
-    for row in board.rows:
+    for row in board.trained:
         known = [m for m in board.everything if m.row == row and m.ok and details.looks(m.first.detail)]
         if not known:
             continue
