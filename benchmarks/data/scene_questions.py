@@ -14,7 +14,7 @@ import numpy as np
 from vlpbench.benchmarks.data.scene_table import COLOURS, HELD_PAIRS, PAIRS, SHAPES, SceneTable, shuffled
 from vlpbench.benchmarks.data.scene_text import colour_word, relation_word, sentence, shape_word, word
 
-KINDS = ("colour", "shape", "exist", "count", "relation", "place")
+KINDS = ("colour", "shape", "exist", "count", "relation")
 BINDING = frozenset({"colour", "shape", "exist"})
 """Types that need an attribute bound to the right object."""
 MOST = 6
@@ -141,17 +141,6 @@ def _relation(scenes: SceneTable, focus: np.ndarray) -> _Candidates:
     return _Candidates(scene=scene, words=words, answer=_YES + answer, stratum=relation * 2 + answer)
 
 
-def _place(scenes: SceneTable, focus: np.ndarray) -> _Candidates:
-    """Asks "is COLOUR SHAPE REL middle" about an object that is the only one of its pair. No: the flip."""
-    scene, place, axis = np.nonzero((scenes.middle >= 0) & (_unique(scenes.pair) & focus)[..., None])
-    relation = np.concatenate([scenes.middle[scene, place, axis], scenes.middle[scene, place, axis] ^ 1])
-    answer = np.repeat([0, 1], len(scene))
-    scene, place = np.tile(scene, 2), np.tile(place, 2)
-    words: list[np.ndarray | int] = [word("is"), colour_word(scenes.colour[scene, place])]
-    words += [shape_word(scenes.shape[scene, place]), relation_word(relation), word("middle")]
-    return _Candidates(scene=scene, words=words, answer=_YES + answer, stratum=relation * 2 + answer)
-
-
 def balanced(rng: np.random.Generator, stratum: np.ndarray, count: int) -> np.ndarray:
     """(count,) distinct rows, as many of each stratum as of any other as far as it has that many, in random order.
 
@@ -195,7 +184,6 @@ def ask(
         "exist": _exist(scenes, focus, foil_pairs),
         "count": _count(scenes, focus),
         "relation": _relation(scenes, focus),
-        "place": _place(scenes, focus),
     }
     parts: list[Asked] = []
     for kind, name in enumerate(KINDS):
