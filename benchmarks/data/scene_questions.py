@@ -167,7 +167,7 @@ def ask(
     focus: np.ndarray | None = None,
     foil_pairs: np.ndarray | None = None,
 ) -> Asked:
-    """``count`` questions, the same number of each type.
+    """``count`` questions, a fifth of each type.
 
     Args:
         rng: the stream to draw from.

@@ -89,8 +89,8 @@ def describe(rng: np.random.Generator, scenes: SceneTable, captions: int, *, abo
 
     Different captions of a scene state different ordered pairs as long as there are any left. Sibling scenes are
     described by their first two objects, with the same relation word in the whole group, so that the bags of words
-    agree. A scene of one object gets (kind, -1, -1): told where it is as well, single-stream models learn to
-    match at a third of the rate, and none learns to place an object among others any sooner. With ``about_first`` every caption mentions the first object.
+    agree. A scene of one object gets (kind, -1, -1), and not its place: ADR-0005. With ``about_first`` every caption
+    mentions the first object.
     """
     relation = scenes.relation
     rank = rng.random(relation.shape)
