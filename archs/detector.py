@@ -125,9 +125,10 @@ class Detector(nn.Module):
             (B * P, K) scores.
         """
         found = self.net.backbone(pixels)
-        self.net.rpn.head([found])
-        pooled = found.new_empty(len(pixels) * self.config.proposals, found.shape[1], _POOL, _POOL)
         heads: Any = self.net.roi_heads
+        rpn: Any = self.net.rpn
+        rpn.head([found])
+        pooled = found.new_empty(len(pixels) * self.config.proposals, found.shape[1], _POOL, _POOL)
         return heads.box_predictor(heads.box_head(pooled))[0]
 
 

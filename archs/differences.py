@@ -7,7 +7,7 @@ alone, and gives the same numbers, is not in them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +33,15 @@ class Difference:
     """Where it was decided, relative to the repository; empty where the code's own documentation says it."""
 
 
+_HALF = Difference(
+    name="negatives of matching",
+    official="Half of the pairs get a random other image of the data set; B pairs are matched.",
+    ours="Every pair is joined by one with a wrong image and one with a wrong text of the batch; 3 B are "
+    "matched. Half are replaced on average where a cell asks for it.",
+    why="One rule for all that match; each loss sees as many right pairs.",
+    switch='negatives = "replace"',
+)
+"""Of ViLT and of the models before it."""
 MOMENTUM: tuple[Difference, ...] = (
     Difference(
         name="when the teacher moves",
@@ -195,6 +204,26 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             why="It starts from random weights, as every encoder in a comparison does.",
         ),
     ),
+    "uniter": (
+        Difference(
+            name="losses of pre-training",
+            official="One for each step: masked words, matching with word-region alignment, or masked regions by "
+            "features, classes or distributions of classes.",
+            ours="Masked words and matching, in each step.",
+            why="All that fuse train alike; data with boxes has no detector's classes. `uniter_tasks.Pretraining` has "
+            "every loss.",
+        ),
+        _HALF,
+    ),
+    "vilbert": (
+        Difference(
+            name="losses of pre-training",
+            official="Masked words, masked regions and alignment.",
+            ours="Masked words and matching.",
+            why="As for UNITER; `vilbert_tasks.Pretraining` has every loss.",
+        ),
+        replace(_HALF, official="Half of the pairs get the caption of another image; B pairs are matched."),
+    ),
     "vilt": (
         Difference(
             name="order and number of patches",
@@ -209,14 +238,7 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             ours="A patch whose first pixel is zero in every channel.",
             why="Real pixels can sum to zero.",
         ),
-        Difference(
-            name="negatives of matching",
-            official="Half of the pairs get a random other image of the data set; B pairs are matched.",
-            ours="Every pair is joined by one with a wrong image and one with a wrong text of the batch; 3 B are "
-            "matched. Half are replaced on average where a cell asks for it.",
-            why="One rule for all that match; each loss sees as many right pairs.",
-            switch='negatives = "replace"',
-        ),
+        _HALF,
         Difference(
             name="alignment of words and patches",
             official="0.1 of an optimal-transport distance between words and patches is added to matching.",

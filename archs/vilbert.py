@@ -116,9 +116,13 @@ class Vilbert(VLModel[Stream, Stream]):
         joined = self.join(image, text)
         return Fused(pooled=joined.pooled, text=joined.text)
 
-    def join(self, image: Stream, text: Stream) -> Joined:
-        """The same, with the image tokens."""
-        v, t = self.encoder(image.x, image.seen, text.x, text.seen)
+    def fuse_pooled(self, image: Stream, text: Stream) -> Tensor:
+        """The same, the last layers for the first tokens alone."""
+        return self.join(image, text, first=1).pooled
+
+    def join(self, image: Stream, text: Stream, first: int | None = None) -> Joined:
+        """The same, with the image tokens; only the ``first`` tokens of both, where no more are read."""
+        v, t = self.encoder(image.x, image.seen, text.x, text.seen, first)
         pooled = torch.relu(self.t_pooler["dense"](t[:, 0])) * torch.relu(self.v_pooler["dense"](v[:, 0]))
         return Joined(image=v, text=t, pooled=self.dropout(pooled))
 

@@ -19,7 +19,7 @@ from vlpbench.archs.regions import RegionInput
 from vlpbench.archs.registry import CROP
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,16 +232,27 @@ class Streams(nn.Module):
             x = layer(x, seen)
         return x
 
-    def forward(self, image: Tensor, image_seen: Tensor, text: Tensor, text_seen: Tensor) -> tuple[Tensor, Tensor]:
-        """From the first connection on: (B, N, C) and (B, L, D)."""
+    def forward(
+        self, image: Tensor, image_seen: Tensor, text: Tensor, text_seen: Tensor, first: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """From the first connection on: (B, N, C) and (B, L, D), or only the ``first`` tokens of each."""
         image_ends, text_ends = (*self.image_connects[1:], None), (*self.text_connects[1:], None)
         for place, connection in enumerate(self.c_layer):
+            last = place == len(self.c_layer) - 1
             image, text = connection(image, image_seen, text, text_seen)
-            for layer in self.v_layer[self.image_connects[place] : image_ends[place]]:
-                image = layer(image, image_seen)
-            for layer in self.layer[self.text_connects[place] : text_ends[place]]:
-                text = layer(text, text_seen)
+            image_layers = self.v_layer[self.image_connects[place] : image_ends[place]]
+            text_layers = self.layer[self.text_connects[place] : text_ends[place]]
+            image = _through(image_layers, image, image_seen, first if last else None)
+            text = _through(text_layers, text, text_seen, first if last else None)
         return image, text
+
+
+def _through(layers: Iterable[nn.Module], x: Tensor, seen: Tensor, first: int | None) -> Tensor:
+    """All tokens, or the ``first`` ones, which alone the last layer then computes."""
+    stack = list(layers)
+    for place, layer in enumerate(stack, start=1):
+        x = layer(x, seen, first=first if place == len(stack) else None)
+    return x[:, :first]
 
 
 def whole_image(features: Tensor, place: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

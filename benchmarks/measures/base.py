@@ -85,6 +85,13 @@ MEASURES: dict[str, MeasureSpec] = {
         _m("latency", "Latency", "cost", "latency first_call", on_gpu="device_time"),
         _m("throughput", "Throughput", "cost", "throughput"),
         _m(
+            "detector",
+            "DetectorCost",
+            "cost",
+            "flops_detector flops_with_detector params_detector params_with_detector detector_latency "
+            "latency_with_detector",
+        ),
+        _m(
             "train_step",
             "TrainStep",
             "cost",
