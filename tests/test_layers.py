@@ -161,14 +161,32 @@ def loaded(folder: Path, *arguments: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--help", "run --help", "plan --help", "report --help", "archs --help", "check --help", "compare --help", "--version"],
+    [
+        "--help",
+        "run --help",
+        "plan --help",
+        "report --help",
+        "archs --help",
+        "check --help",
+        "compare --help",
+        "--version",
+    ],
 )
 def test_help_loads_nothing_that_takes_time(arguments, tmp_path):
     assert not loaded(tmp_path, *arguments.split()) & (HEAVY | {"numpy", "pandas", "matplotlib", "pydantic", "rich"})
 
 
 @pytest.mark.parametrize(
-    "arguments", ["archs", "archs --json", "archs albef --explain", "plan smoke", "plan paper --json", "check nowhere", "compare a b"]
+    "arguments",
+    [
+        "archs",
+        "archs --json",
+        "archs albef --explain",
+        "plan smoke",
+        "plan paper --json",
+        "check nowhere",
+        "compare a b",
+    ],
 )
 def test_commands_that_measure_nothing_load_no_torch(arguments, tmp_path):
     assert not loaded(tmp_path, *arguments.split()) & (HEAVY | {"pandas", "matplotlib"})

@@ -26,7 +26,12 @@ def test_tables_are_by_registered_names() -> None:
 
 
 def test_every_difference_has_both_sides_and_a_name_of_its_own() -> None:
-    for rows in (differences.MOMENTUM, differences.TRAINING, *differences.ARCHS.values(), *differences.OBJECTIVES.values()):
+    for rows in (
+        differences.MOMENTUM,
+        differences.TRAINING,
+        *differences.ARCHS.values(),
+        *differences.OBJECTIVES.values(),
+    ):
         assert len({one.name for one in rows}) == len(rows)
     for one in ALL:
         assert one.official
