@@ -244,10 +244,10 @@ def test_work_follows_image_size_and_text_length(arch: str) -> None:
     """Work is a quadratic in the tokens of a sequence, so that third differences over equal steps vanish; between
     linear, if attention were free, and quadratic, if there were nothing else."""
     side = Subject.build(Cell(arch=arch, size="tiny", measure="flops"), meta=True).model.image_size[0]
-    for sizes in (
-        [((side, side * n), 12) for n in (1, 2, 3, 4)],
-        [((side, side), 6 * n) for n in (1, 2, 3, 4)],
-    ):
+    sweeps = [[((side, side), 6 * n) for n in (1, 2, 3, 4)]]
+    if registry.get(arch).input == "pixels":  # regions are as many whatever the size of the image
+        sweeps.append([((side, side * n), 12) for n in (1, 2, 3, 4)])
+    for sizes in sweeps:
         a, b, c, d = _by_size(arch, sizes)
         assert a < b < c < d < 16 * a
         assert c - b >= b - a > 0
