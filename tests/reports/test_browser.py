@@ -89,7 +89,7 @@ def test_figures_have_size_and_words(browser: Any, address: str, width: int):
         "[...document.querySelectorAll('figure svg')].map(e => { const b = e.getBoundingClientRect();"
         " return [b.width, b.height, e.querySelectorAll('text').length] })",
     )
-    assert len(boxes) == 9
+    assert len(boxes) == 10
     for wide, high, words in boxes:
         assert 0.8 * min(width, 560) - 40 < wide <= width
         assert 90 < high < 1200
