@@ -9,18 +9,15 @@ Shape letters: B batch, L text tokens, N image tokens (class token included), D 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vlpbench.archs.blocks import (
     BertEmbeddings,
     BertLayer,
     BertPredictionHead,
     BertShape,
-    ConvStem,
     KeyValue,
     init_bert,
     init_by_fan_in,
@@ -28,6 +25,7 @@ from vlpbench.archs.blocks import (
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Fused, Structure, Text
+from vlpbench.archs.vit import vit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -199,24 +197,11 @@ class Albef(VLModel[ImageState, TextState]):
 
     def __init__(self, config: AlbefConfig) -> None:
         super().__init__()
-        if any(side % config.patch for side in config.image_size):
-            raise ValueError(f"image size {config.image_size} must be a multiple of the patch size {config.patch}")
         if config.fusion_layers < 1:
             raise ValueError(f"{config.fusion_layers} fusion layers cannot fuse; take clip to go without")
         self.image_size, self.text_len, self.vocab_size = config.image_size, config.text_len, config.vocab_size
         self.width, self.embed_dim = config.width, config.embed_dim
-        self.visual_encoder = VisionTransformer(
-            img_size=config.image_size,
-            patch_size=config.patch,
-            num_classes=0,
-            embed_dim=config.image_width,
-            depth=config.image_layers,
-            num_heads=config.image_heads,
-            mlp_ratio=config.image_mlp_ratio,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),  # pyright: ignore[reportArgumentType]
-        )
-        if config.stem == "conv":
-            self.visual_encoder.patch_embed = ConvStem(config.image_width, config.patch)
+        self.visual_encoder = vit(config)
         self.text_encoder = Bert(config)
         self.vision_proj = nn.Linear(config.image_width, config.embed_dim)
         self.text_proj = nn.Linear(config.width, config.embed_dim)

@@ -24,6 +24,7 @@ from vlpbench.archs.blocks import KeyValue, init_by_fan_in
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Fused, Structure, Text
+from vlpbench.archs.vit import require_patches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,8 +69,7 @@ class Beit3(VLModel[Tensor, Words]):
 
     def __init__(self, config: Beit3Config) -> None:
         super().__init__()
-        if any(side % config.patch for side in config.image_size):
-            raise ValueError(f"image size {config.image_size} must be a multiple of the patch size {config.patch}")
+        require_patches(config.image_size, config.patch)
         if config.layers < 1:
             raise ValueError(f"{config.layers} layers cannot fuse; take 1 or more")
         if config.text_len + 2 > config.text_positions:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vlpbench.archs.blip_config import SIZES, BlipConfig, bert, vit
+from vlpbench.archs.blip_config import SIZES, BlipConfig, bert
 from vlpbench.archs.blip_text import DecoderSource, Past, TextDecoder, led_by
 from vlpbench.archs.blocks import BertPredictionHead, KeyValue, init_by_fan_in
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Fused, Structure, Text, Unsupported
+from vlpbench.archs.vit import vit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +62,7 @@ class Blip(VLModel[ImageState, Text]):
         super().__init__()
         self.image_size, self.text_len, self.vocab_size = config.image_size, config.text_len, config.vocab_size
         self.width, self.embed_dim = config.width, config.embed_dim
-        self.visual_encoder = vit(config)
+        self.visual_encoder = vit(config, drop_path=config.drop_path)
         self.text_encoder = bert(config, source_width=config.image_width)
         self.text_decoder = TextDecoder(self.text_encoder.sharing_all_but_attention())
         self.vision_proj = nn.Linear(config.image_width, config.embed_dim)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from timm.models.vision_transformer import VisionTransformer
-from torch import nn
 from vlpbench.archs.blip_text import Bert
-from vlpbench.archs.blocks import BertShape, ConvStem
+from vlpbench.archs.blocks import BertShape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,30 +89,6 @@ SIZES: Mapping[str, BlipConfig] = {
     "large": BlipConfig(image_width=1024, image_layers=24, image_heads=16, drop_path=0.1),
 }
 """``small`` and ``medium`` match the other architectures' parameters within 10 %, the decoder's own counted."""
-
-
-def vit(config: BlipConfig) -> VisionTransformer:
-    """The image encoder.
-
-    Raises:
-        ValueError: for an image that is no whole number of patches.
-    """
-    if any(side % config.patch for side in config.image_size):
-        raise ValueError(f"image size {config.image_size} must be a multiple of the patch size {config.patch}")
-    encoder = VisionTransformer(
-        img_size=config.image_size,
-        patch_size=config.patch,
-        num_classes=0,
-        embed_dim=config.image_width,
-        depth=config.image_layers,
-        num_heads=config.image_heads,
-        mlp_ratio=config.image_mlp_ratio,
-        drop_path_rate=config.drop_path,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),  # pyright: ignore[reportArgumentType]
-    )
-    if config.stem == "conv":
-        encoder.patch_embed = ConvStem(config.image_width, config.patch)
-    return encoder
 
 
 def bert(config: BlipConfig, *, source_width: int) -> Bert:

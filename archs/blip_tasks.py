@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from vlpbench.archs.albef_tasks import Answered, Labelled
 from vlpbench.archs.blip import Blip
-from vlpbench.archs.blip_config import BlipConfig, bert, vit
+from vlpbench.archs.blip_config import BlipConfig, bert
 from vlpbench.archs.blip_text import DecoderSource, Past, TextDecoder, led_by
 from vlpbench.archs.blocks import BertSelfAttention, BertShape, KeyValue, init_bert
 from vlpbench.archs.model import take
@@ -23,6 +23,7 @@ from vlpbench.archs.objectives.base import at_least_float32
 from vlpbench.archs.objectives.lm import IGNORED, labels, text_loss
 from vlpbench.archs.pretrained import Layout
 from vlpbench.archs.types import Text
+from vlpbench.archs.vit import vit
 
 SMOOTHING = 0.1
 """Share of a target that the released code spreads over the vocabulary, in training and in ranking answers."""
@@ -54,7 +55,7 @@ class Captioning(nn.Module):
     def __init__(self, config: BlipConfig) -> None:
         super().__init__()
         self.decoder_token = config.vocab_size
-        self.visual_encoder = vit(config)
+        self.visual_encoder = vit(config, drop_path=config.drop_path)
         self.text_decoder = TextDecoder(bert(config, source_width=config.image_width))
 
     def forward(self, image: Tensor, caption: Text) -> Tensor:
@@ -166,7 +167,7 @@ class PairClassifying(nn.Module):
         """Layers from ``merged`` on merge their two images by a linear layer."""
         super().__init__()
         self.encoder_token = config.vocab_size + 1
-        self.visual_encoder = vit(config)
+        self.visual_encoder = vit(config, drop_path=config.drop_path)
         self.text_encoder = bert(config, source_width=config.image_width)
         for number, layer in enumerate(self.text_encoder.layers):
             pair: Any = PairAttention(config.bert, config.image_width, merge=number >= merged)

@@ -19,6 +19,7 @@ from vlpbench.archs.blocks import ConvStem
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Structure, Text
+from vlpbench.archs.vit import require_patches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,8 +153,7 @@ class Clip(VLModel[Tensor, Tensor]):
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
-        if any(side % config.patch for side in config.image_size):
-            raise ValueError(f"image size {config.image_size} must be a multiple of the patch size {config.patch}")
+        require_patches(config.image_size, config.patch)
         self.image_size, self.text_len, self.vocab_size = config.image_size, config.text_len, config.vocab_size
         self.width, self.embed_dim = 0, config.embed_dim
         towers = open_clip.CLIP(

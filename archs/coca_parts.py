@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from vlpbench.archs.blocks import ConvStem, KeyValue
+from vlpbench.archs.vit import require_patches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,8 +154,7 @@ def image_encoder(config: CocaConfig) -> VisionTransformer:
     Raises:
         ValueError: for numbers that do not fit one another.
     """
-    if any(side % config.patch for side in config.image_size):
-        raise ValueError(f"image size {config.image_size} must be a multiple of the patch size {config.patch}")
+    require_patches(config.image_size, config.patch)
     if config.pooling == "cascade" and config.image_width != config.width:
         raise ValueError(
             f"poolers in cascade are normed before they project, so the image must be as wide as the text: "

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
-from vlpbench.archs.blocks import ConvStem, MaskedHead, init_by_fan_in
+from vlpbench.archs.blocks import MaskedHead, init_by_fan_in
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.pali_text import Past, Source, encode, source, write
 from vlpbench.archs.pretrained import Layout
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Fused, Structure, Text
+from vlpbench.archs.vit import vit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +138,7 @@ class Pali(VLModel[Tensor, Text]):
         super().__init__()
         self.image_size, self.text_len, self.vocab_size = config.image_size, config.text_len, config.vocab_size
         self.width, self.embed_dim = config.width, 0
-        self.visual = _vit(config)
+        self.visual = vit(config, class_token=False)
         self.projection = nn.Linear(config.image_width, config.width)
         language = language_model(config)
         # The container's forward decides by itself what to keep; its parts are adopted under their own names.
@@ -213,26 +212,6 @@ class Pali(VLModel[Tensor, Text]):
         seen = torch.cat([text.mask.new_ones(image.shape[:2]), text.mask], dim=1)
         words = self.shared(text.ids)
         return encode(self.encoder, torch.cat([image.to(words.dtype), words], dim=1), seen), seen
-
-
-def _vit(config: PaliConfig) -> VisionTransformer:
-    if any(side % config.patch for side in config.image_size):
-        raise ValueError(f"image size {config.image_size} must be a multiple of the patch size {config.patch}")
-    visual = VisionTransformer(
-        img_size=config.image_size,
-        patch_size=config.patch,
-        num_classes=0,
-        class_token=False,
-        global_pool="",
-        embed_dim=config.image_width,
-        depth=config.image_layers,
-        num_heads=config.image_heads,
-        mlp_ratio=config.image_mlp_ratio,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),  # pyright: ignore[reportArgumentType]
-    )
-    if config.stem == "conv":
-        visual.patch_embed = ConvStem(config.image_width, config.patch)
-    return visual
 
 
 def language_model(config: PaliConfig) -> Any:

@@ -20,6 +20,7 @@ from vlpbench.archs.blocks import BertEmbeddings, BertShape, MaskedHead, init_be
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
 from vlpbench.archs.types import Can, Fused, Structure, Text
+from vlpbench.archs.vit import require_patches
 from vlpbench.archs.vlmo_parts import MultiwayTransformer, RelativePositions, VlmoConfig, Way, WordEmbeddings
 
 if TYPE_CHECKING:
@@ -82,8 +83,7 @@ class Vlmo(VLModel[Tensor, Tokens]):
 
     def __init__(self, config: VlmoConfig) -> None:
         super().__init__()
-        if any(side % config.patch for side in config.image_size):
-            raise ValueError(f"image size {config.image_size} must be a multiple of the patch size {config.patch}")
+        require_patches(config.image_size, config.patch)
         if not 1 <= config.vl_layers <= config.layers:
             raise ValueError(f"{config.vl_layers} of {config.layers} layers cannot serve pairs; take 1 or more")
         self.image_size, self.text_len, self.vocab_size = config.image_size, config.text_len, config.vocab_size
