@@ -112,18 +112,17 @@ def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progres
     key = pretrain_key(cell)
     learner = subject.learner()
     with locked(cache / f"{key}.lock"):
-        finished = state_file(cache, key, source, "weights")
+        finished, checkpoint = (state_file(cache, key, source, kind) for kind in ("weights", "checkpoint"))
         state = finished.load()
         if state is not None:
             learner.load_state_dict(state["learner"])
             curve = Curve.of(state["curve"])
             _write_events(cell, key, config, curve)
         else:
-            checkpoint = state_file(cache, key, source, "checkpoint")
             with _with_events(cell, key, config, learner, progress) as told:
                 curve = _train(subject, learner, source, config, checkpoint, told)
             finished.save({"learner": learner.state_dict(), "curve": curve.as_dict()})
-            state_file(cache, key, source, "checkpoint").remove()
+            checkpoint.remove()
     return Pretrained(learner=learner.eval(), curve=curve, config=config, key=key, cached=state is not None)
 
 
