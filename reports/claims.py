@@ -1,0 +1,243 @@
+"""The claims of the notes, and what records say about each: supported, refuted, inconclusive or not measured.
+
+A claim is data (`claims.toml`): the sentence, the cells that it needs, and conditions with bounds that were written down
+before anything was measured. `judge` knows no claim; it holds an interval against the bounds.
+
+**Rule.** A condition has a lower bound, an upper bound or both. It *holds* where the whole 95 % interval of its effect is
+within the bounds, *fails* where the whole interval is beyond one of them, and is *open* otherwise; an end of an interval
+that touches a bound leaves it open. What is counted has no interval and is compared as it is, bounds included. Both
+bounds together are two one-sided tests of equivalence, at 2.5 % each, which is the 95 % interval between the bounds. A
+claim is supported if all its conditions hold, refuted if one fails, and inconclusive otherwise. All claims judged at
+once that rest on a test share an error of 5 % by Holm's procedure: where a verdict does not survive it, it is
+inconclusive. Without all of its cells a condition is not measured, and neither is its claim, unless another of its
+conditions fails.
+
+**Intervals.** Accuracies: Student's t over seeds, of differences paired by seed, of one data set (by its hash). Times:
+Student's t over rounds, of log ratios, within one environment. Structure and FLOPs: exact. Accuracy and cost never meet
+in a claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from vlpbench.reports.published import Published
+from vlpbench.results.record import Cell, Record
+
+FILE = Path(__file__).with_name("claims.toml")
+"""The claims of the notes."""
+Kind = Literal["S", "E", "A"]
+KINDS: dict[Kind, str] = {"S": "structure", "E": "efficiency", "A": "accuracy"}
+Word = Literal["supported", "refuted", "inconclusive", "not measured"]
+WORDS: tuple[Word, ...] = ("supported", "refuted", "inconclusive", "not measured")
+Statistic = Literal["exact", "level", "ratio", "difference"]
+STATISTICS: dict[Statistic, str] = {
+    "exact": "what is counted or read off the built model, compared as it is",
+    "level": "mean over seeds or rounds of one quantity",
+    "ratio": "A over B: the mean over rounds of the log ratio of medians",
+    "difference": "A minus B: the mean over seeds that both have",
+}
+LEVEL = 0.05
+"""Error of all verdicts together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One quantity of a set of cells; the mean over the cells of one seed where they are several."""
+
+    cells: str
+    """Name of a matrix of the file."""
+    quantity: str
+    """A quantity of the samples, or ``detail.`` and a path in a record's detail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One thing that has to hold, with bounds fixed beforehand."""
+
+    name: str
+    """In words; what the effect is of."""
+    statistic: Statistic
+    a: tuple[Term, ...]
+    """Terms of a side are added up, in a ratio multiplied."""
+    b: tuple[Term, ...] = ()
+    at_least: float | None = None
+    at_most: float | None = None
+    equals: Any = None
+    """What an exact statistic has to be, where that is no matter of bounds."""
+    rank_of: str = ""
+    """Architecture whose place among the cells of a term (1 is the best) stands for the term."""
+    margin: str = ""
+    """Why the bounds are where they are."""
+    line: int = 0
+    """Of the file."""
+
+    @property
+    def equivalence(self) -> bool:
+        """Whether both sides are to be as good as equal."""
+        return self.at_least is not None and self.at_most is not None
+
+    @property
+    def rule(self) -> str:
+        """The bounds in words."""
+        if self.statistic == "exact" and self.equals is not None:
+            return f"is {self.equals}"
+        low, high = (None if bound is None else f"{bound:g}" for bound in (self.at_least, self.at_most))
+        return f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One checkable sentence, with the rule that decides it."""
+
+    id: str
+    kind: Kind
+    """Accuracy and efficiency of one sentence are two claims with the same id."""
+    quote: str
+    """As the notes say it, in Chinese."""
+    gloss: str
+    """The same in English."""
+    source: str
+    """Part of the notes."""
+    conditions: tuple[Condition, ...]
+    cells: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
+    """Name of a matrix -> its cells, of those that the conditions need. Device ``auto`` stands for any one device."""
+    note: str = ""
+    """What a reader must know beside the verdict, such as a premise of the sentence that is wrong."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Id and kind."""
+        return self.id, self.kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One number behind a verdict."""
+
+    what: str
+    """Side, variants and quantity in words."""
+    text: str
+    """The number with its unit, as a reader wants it; of a structure whatever was found."""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    """Ends of the 95 % interval; None where there is none."""
+    unit: str = ""
+    """As stored."""
+    method: str = ""
+    """Where the interval is from, in words."""
+    records: tuple[str, ...] = ()
+    """Ids of the records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one condition came to at one scale."""
+
+    condition: Condition
+    state: Literal["holds", "fails", "open", "not measured"]
+    """By the interval alone, before the correction for several claims."""
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    """``points``, ``x`` for a ratio, or a stored unit."""
+    method: str = ""
+    p_holds: float | None = None
+    """Two-sided p of the hypothesis that the effect is not within the bounds; None for what is exact."""
+    p_fails: float | None = None
+    """The same of the hypothesis that it is not beyond them."""
+    evidence: tuple[Evidence, ...] = ()
+    missing: tuple[str, ...] = ()
+    why: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether it was counted, so that there is nothing to test."""
+        return self.state in ("holds", "fails") and self.p_holds is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the records say about a claim at one scale."""
+
+    claim: Claim
+    word: Word
+    scale: str
+    """``controlled, small, scenes``, ``paper size, random weights``, ``structure`` ..."""
+    about: str = ""
+    """Name of the condition that decided; effect and interval are its own."""
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    """Of effect and interval: ``points``, ``x`` for a ratio, or a stored unit."""
+    why: str = ""
+    """One sentence: how interval and bounds led to the word."""
+    p: float | None = None
+    """Two-sided, of the claim as a whole; None where nothing was tested."""
+    p_holm: float | None = None
+    """The same, adjusted for all claims judged at once."""
+    family: int = 0
+    """How many they were."""
+    outcomes: tuple[Outcome, ...] = ()
+    published: tuple[Published, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What else to know: another scale that disagrees, several versions of the code."""
+
+    @cached_property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """Of all conditions."""
+        return tuple(item for outcome in self.outcomes for item in outcome.evidence)
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """Cells that are not measured, in words."""
+        return tuple(dict.fromkeys(cell for outcome in self.outcomes for cell in outcome.missing))
+
+    @cached_property
+    def records(self) -> tuple[str, ...]:
+        """Ids of all records behind it."""
+        return tuple(dict.fromkeys(name for item in self.evidence for name in item.records))
+
+
+def load(
+    path: Path | None = None,
+    *,
+    check: Callable[[str, Any], None] | None = None,
+    complete: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
+) -> tuple[Claim, ...]:
+    """Reads a file of claims.
+
+    Args:
+        path: the file; None takes the claims of the notes.
+        check: raises ValueError for a value of a field that no table knows, with the nearest one; whoever knows the
+            tables of architectures and measures passes it.
+        complete: fills in what a matrix leaves to the tables, as for a suite.
+
+    Raises:
+        SuiteError: for what is wrong with the file, with the line.
+    """
+    from vlpbench.reports.claim_file import read
+
+    return read(FILE if path is None else path, check=check, complete=complete)
+
+
+def judge(claims: Sequence[Claim], records: Sequence[Record]) -> tuple[Verdict, ...]:
+    """Decides claims; one verdict for each and for each scale that the records have all its cells of.
+
+    Args:
+        claims: judged at once, so corrected for one another.
+        records: of any number of suites and environments; those of status ok count, the latest of each cell.
+
+    Returns:
+        In the order of the claims; every claim has a verdict at its own scale, ``not measured`` where cells lack.
+    """
+    from vlpbench.reports.judge import verdicts
+
+    return verdicts(claims, records)
