@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,9 +77,11 @@ class QuestionBatch:
     """(B, 3, H, W)."""
     question: Text
     answer: Tensor
-    """(B,) int64 index into `Questions.answers`."""
+    """(B,) int64 index into `Questions.answers`; -1 where none of them is right, or nobody gave one."""
     sample_id: Tensor
     """(B,) int64 row numbers."""
+    worth: Tensor | None = None
+    """(B, A) float32 in [0, 1], what each answer is worth; None where there is one right answer and the rest is wrong."""
 
 
 @runtime_checkable
@@ -98,6 +100,15 @@ class Questions(Protocol):
 
     def batch(self, rows: np.ndarray) -> QuestionBatch:
         """The questions of these rows (K,) int64."""
+        ...
+
+
+@runtime_checkable
+class Answered(Protocol):
+    """Questions to which several people gave an answer of their own, which need not be on the list."""
+
+    def annotations(self) -> Sequence[Mapping[str, Any]]:
+        """A row each, in the official form of VQA v2, as `vlpbench.benchmarks.vqa_score.vqa_score` takes them."""
         ...
 
 
@@ -181,12 +192,12 @@ class Swaps(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StatementBatch:
-    """Statements about two pictures each."""
+    """Statements about two pictures each, or about one."""
 
     left: Tensor
     """(B, 3, H, W)."""
-    right: Tensor
-    """(B, 3, H, W)."""
+    right: Tensor | None
+    """(B, 3, H, W); None where statements are about one picture, which is ``left``."""
     statement: Text
     label: Tensor
     """(B,) int64 index into `Statements.labels`."""
@@ -196,8 +207,10 @@ class StatementBatch:
 
 @runtime_checkable
 class Statements(Protocol):
-    """Visual reasoning in the form of NLVR2: a statement is true or false of two pictures."""
+    """Visual reasoning in the form of NLVR2: a statement is true or false of two pictures; NLVR has one."""
 
+    sides: int
+    """Pictures of a statement, 1 or 2."""
     labels: tuple[str, ...]
     kinds: tuple[str, ...]
     """Names of the kinds of statement."""
@@ -214,6 +227,14 @@ class Statements(Protocol):
     def batch(self, rows: np.ndarray) -> StatementBatch:
         """The statements of these rows (K,) int64."""
         ...
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """Statements that were each made about several pictures."""
+
+    group: np.ndarray
+    """(rows,) int64, equal for those that are one statement."""
 
 
 @runtime_checkable
@@ -265,5 +286,60 @@ class Entailment(Protocol):
     """A source that has hypotheses about pictures."""
 
     def entailment(self, split: str) -> Hypotheses:
+        """Raises `DataError` for an unknown split."""
+        ...
+
+
+@runtime_checkable
+class Worded(Protocol):
+    """A source whose tokens can be read and written in words."""
+
+    def encode(self, texts: Sequence[str]) -> Text:
+        """Words -> tokens."""
+        ...
+
+    def decode(self, text: Text) -> list[str]:
+        """Tokens -> words, without start, end and padding."""
+        ...
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """Pictures of which the data know whether a text is true of them."""
+
+    verdicts: tuple[str, ...]
+    """Best first."""
+
+    def judge(self, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """(K,) int64 index into ``verdicts`` of token ids (K, L), each as a caption of the picture of its row."""
+        ...
+
+
+@runtime_checkable
+class Captions(Protocol):
+    """Pictures to be described, with the captions that a description is compared with."""
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the content."""
+        ...
+
+    @property
+    def references(self) -> list[list[str]]:
+        """One caption or more of each picture, in words."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def image_batch(self, rows: np.ndarray) -> Tensor:
+        """(K,) rows -> their images."""
+        ...
+
+
+@runtime_checkable
+class Captioned(Protocol):
+    """A source that has pictures to be described."""
+
+    def captions(self, split: str) -> Captions:
         """Raises `DataError` for an unknown split."""
         ...

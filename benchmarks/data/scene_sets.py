@@ -14,12 +14,13 @@ from vlpbench.benchmarks.data.scene_entailment import Supposed, hypothesis_ids
 from vlpbench.benchmarks.data.scene_questions import BINDING, KINDS, Asked, answers
 from vlpbench.benchmarks.data.scene_reasoning import Claimed, claim_ids
 from vlpbench.benchmarks.data.scene_regions import Cutouts
-from vlpbench.benchmarks.data.scene_text import FOIL_KINDS, PAD, statement_ids, swap
+from vlpbench.benchmarks.data.scene_text import FOIL_KINDS, PAD, VERDICTS, judge, statement_ids, swap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+    from vlpbench.benchmarks.data.scene_table import SceneTable
 
 
 Pictures = np.ndarray | Cutouts
@@ -54,9 +55,11 @@ def as_text(ids: np.ndarray) -> Text:
 class ScenePairs:
     """Captioned pictures: row r is caption ``r // images`` of image ``r % images``."""
 
-    def __init__(self, pictures: Pictures, statement: np.ndarray, group: np.ndarray) -> None:
-        """Takes (N, 3, H, W) uint8 pictures, (captions * N, 3) statements and the (N,) sibling groups."""
-        self.pictures, self.statement, self.group = pictures, statement, group
+    verdicts = VERDICTS
+
+    def __init__(self, pictures: Pictures, statement: np.ndarray, scenes: SceneTable) -> None:
+        """Takes (N, 3, H, W) uint8 pictures, (captions * N, 3) statements and the N scenes that are shown."""
+        self.pictures, self.statement, self.scenes, self.group = pictures, statement, scenes, scenes.group
         self.ids = statement_ids(statement)
 
     def __len__(self) -> int:
@@ -68,6 +71,10 @@ class ScenePairs:
 
         image = rows % len(self.pictures)
         return Batch(image=shown(self.pictures, image), text=as_text(self.ids[rows]), sample_id=torch.from_numpy(image))
+
+    def judge(self, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """(K,) verdicts on token ids (K, L) as captions of the pictures of these rows."""
+        return judge(self.scenes.rows(rows % len(self.pictures)), ids)
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """All rows at random, but the same-bag captions of a sibling group in a row, so that a batch holds them all.
@@ -164,6 +171,7 @@ class SceneFoils:
 class SceneStatements:
     """Statements about two pictures, true or false."""
 
+    sides = 2
     labels = scene_reasoning.LABELS
     kinds = scene_reasoning.CLAIMS
 
