@@ -5,6 +5,7 @@ Shape letters: H height, W width in pixels.
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
+from vlpbench.archs.inputs import HALF, Pixels, Triple
 from vlpbench.benchmarks.data.base import DataError
 
 if TYPE_CHECKING:
@@ -29,35 +31,67 @@ class ImagePreset:
     """How a picture becomes a model's input."""
 
     size: tuple[int, int]
-    """H, W."""
-    fit: Literal["crop", "squash"]
-    """``crop``: the picture covers the size and its middle is kept. ``squash``: all of it is kept, out of shape."""
-    mean: tuple[float, float, float]
+    """H, W; with ``within`` of the canvas that pictures of either orientation fit on."""
+    fit: Literal["crop", "squash", "within"]
+    """``crop``: the picture covers the size and its middle is kept. ``squash``: all of it is kept, out of shape.
+    ``within``: all of it is kept, in shape up to ``multiple``."""
+    mean: Triple
     """Of RGB in [0, 1], subtracted before the division by ``std``."""
-    std: tuple[float, float, float]
-
-
-_WEB = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
-"""Statistics of the pictures that CLIP was trained on, which most models after it took over."""
+    std: Triple
+    filter: Literal["bicubic", "bilinear"] = "bicubic"
+    cover: float = 1.0
+    """``crop``: what is covered, in sizes that are kept."""
+    shorter: int = 0
+    """``within``: pixels of the shorter side, unless the longer side would have more than ``longest``."""
+    longest: int = 0
+    multiple: int = 1
+    """``within``: sides are cut to multiples of it."""
 
 
 def preset(name: str, size: int) -> ImagePreset:
     """A preprocessing to a square, named after what it does.
 
-    ``crop``: the middle, normalised by the statistics of web pictures (CLIP). ``squash``: all of it, by the same (ALBEF
-    and BLIP in evaluation). ``half``: all of it, mapped to [-1, 1] (ViLT, whose aspect ratio the fixed size loses).
+    ``crop``: the middle, normalised by the statistics of web pictures. ``squash``: all of it, by the same. ``half``:
+    all of it, mapped to [-1, 1].
     """
-    side = (size, size)
-    match name:
-        case "crop" | "squash":
-            return ImagePreset(size=side, fit=name, **_WEB)
-        case "half":
-            return ImagePreset(size=side, fit="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    raise ValueError(f"no image preset is called {name!r}; use crop, squash or half")
+    rules = {
+        "crop": Pixels(fit="crop"),
+        "squash": Pixels(fit="squash"),
+        "half": Pixels(fit="squash", statistics=HALF),
+    }
+    if name not in rules:
+        raise ValueError(f"no image preset is called {name!r}; use crop, squash or half")
+    return preset_of(rules[name], (size, size))
 
 
-def decode(path: Path, *, limit: int = PIXEL_LIMIT) -> Image.Image:
-    """A picture file as upright 8-bit RGB.
+def preset_of(rule: Pixels, size: tuple[int, int]) -> ImagePreset:
+    """What a rule is at a size; a rule that keeps shapes takes the size's shorter side for the picture's.
+
+    Raises:
+        DataError: for a size that leaves such a rule no pixel.
+    """
+    mean, std = rule.statistics
+    if rule.fit != "within":
+        return ImagePreset(size=size, fit=rule.fit, mean=mean, std=std, filter=rule.filter, cover=rule.cover)
+    shorter = min(size)
+    longest = int(rule.longest * shorter)
+    side = longest // rule.multiple * rule.multiple
+    if shorter < rule.multiple:
+        raise DataError(f"a shorter side of {shorter} pixels has no multiple of {rule.multiple}; take a larger image")
+    return ImagePreset(
+        size=(side, side),
+        fit="within",
+        mean=mean,
+        std=std,
+        filter=rule.filter,
+        shorter=shorter,
+        longest=longest,
+        multiple=rule.multiple,
+    )
+
+
+def decode(path: Path, *, content: bytes | None = None, limit: int = PIXEL_LIMIT) -> Image.Image:
+    """A picture file as upright 8-bit RGB; with ``content`` these bytes, which ``path`` only names in messages.
 
     EXIF rotation is applied; CMYK, grey, palette and 16-bit pictures are converted; transparency is dropped, as the
     official loaders do.
@@ -69,7 +103,7 @@ def decode(path: Path, *, limit: int = PIXEL_LIMIT) -> Image.Image:
         with warnings.catch_warnings():
             # Own limit below; what Pillow warns of beside it (odd metadata) does not concern pixels.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path if content is None else io.BytesIO(content)) as image:
                 width, height = image.size
                 if width * height > limit:
                     raise DataError(
@@ -80,7 +114,8 @@ def decode(path: Path, *, limit: int = PIXEL_LIMIT) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} has far more than {limit} pixels: scale it down or leave it out") from error
     except _BROKEN as error:
-        what = f"{type(error).__name__}: {error}" if path.exists() else "there is no such file"
+        there = content is not None or path.exists()
+        what = f"{type(error).__name__}: {error}" if there else "there is no such file"
         raise DataError(f"the picture {path} cannot be read ({what}): fetch it again or leave it out") from error
 
 
@@ -96,25 +131,46 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def fit(image: Image.Image, how: ImagePreset) -> np.ndarray:
-    """(3, H, W) uint8, resized with a bicubic filter."""
+    """(3, h, w) uint8, resized: of the preset's size, or with ``within`` what the picture takes of it."""
     height, width = how.size
+    kind = Image.Resampling.BICUBIC if how.filter == "bicubic" else Image.Resampling.BILINEAR
     if how.fit == "squash":
-        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        resized = image.resize((width, height), kind)
+    elif how.fit == "within":
+        resized = image.resize(_within(image, how), kind)
     else:
         # Rounded as torchvision's Resize and CenterCrop do, which the official preprocessing is made of.
-        if width * image.height >= height * image.width:
-            covering = (width, width * image.height // image.width)
+        wide, tall = round(width * how.cover), round(height * how.cover)
+        if wide * image.height >= tall * image.width:
+            covering = (wide, wide * image.height // image.width)
         else:
-            covering = (height * image.width // image.height, height)
-        resized = image.resize(covering, Image.Resampling.BICUBIC)
+            covering = (tall * image.width // image.height, tall)
+        resized = image.resize(covering, kind)
         left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
         resized = resized.crop((left, top, left + width, top + height))
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 
-def normalise(pictures: np.ndarray, how: ImagePreset) -> Tensor:
-    """(B, 3, H, W) uint8 -> float32 ``(x / 255 - mean) / std``."""
+def _within(image: Image.Image, how: ImagePreset) -> tuple[int, int]:
+    """Width and height: rounded, then cut to multiples, in the order of ViLT's released code."""
+    scale = how.shorter / min(image.size)
+    sides = [how.shorter if side == min(image.size) else scale * side for side in image.size]
+    if max(sides) > how.longest:
+        shrink = how.longest / max(sides)
+        sides = [side * shrink for side in sides]
+    # A picture so long that nothing is left of its shorter side keeps one multiple of it.
+    width, height = (max(how.multiple, int(side + 0.5) // how.multiple * how.multiple) for side in sides)
+    return width, height
+
+
+def normalise(pictures: np.ndarray, how: ImagePreset, extents: np.ndarray | None = None) -> Tensor:
+    """(B, 3, H, W) uint8 -> float32 ``(x / 255 - mean) / std``, and 0 outside ``extents`` (B, 2), rows and columns."""
     import torch
 
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (how.mean, how.std))
-    return torch.from_numpy(pictures).to(torch.float32).div_(255).sub_(mean).div_(std)
+    images = torch.from_numpy(pictures).to(torch.float32).div_(255).sub_(mean).div_(std)
+    if extents is not None:
+        for image, (rows, columns) in zip(images, extents.tolist(), strict=True):
+            if (rows, columns) != how.size:
+                image[:, rows:], image[:, :, columns:] = 0.0, 0.0
+    return images
