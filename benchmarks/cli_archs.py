@@ -50,10 +50,10 @@ def describe(spec: ArchSpec, size: str) -> dict[str, Any]:
     from vlpbench.benchmarks import flopcount
     from vlpbench.benchmarks.measures import flops
     from vlpbench.benchmarks.measures.params import Params
+    from vlpbench.benchmarks.measures.structure import outline
     from vlpbench.benchmarks.subject import Subject
 
     subject = Subject.build(_cell(spec, size), meta=True)
-    structure = subject.model.structure()
     with flopcount.counting():  # for its memory of shapes, whose computation is what takes time
         params = Params().run(subject, subject.cell)
     with subject.settings():
@@ -63,14 +63,7 @@ def describe(spec: ArchSpec, size: str) -> dict[str, Any]:
         "name": spec.name,
         "size": size,
         "can": spec.can.names(),
-        "tokens": {"image": structure.image_tokens, "text": structure.text_tokens},
-        "width": structure.width,
-        "layers": {
-            "image": structure.image_layers,
-            "text": structure.text_layers,
-            "fusion": structure.fusion_layers,
-        },
-        "notes": list(structure.notes),
+        **outline(subject.model),
         "params": {name: int(params.values[f"params_{name}"][0]) for name in ("stored", "trainable", "touched")}
         | {"by_component": params.detail["by_component"]},
         "flops": {"forward": float(sum(parts.values())), "forward_backward": float(both)}

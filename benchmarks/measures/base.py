@@ -44,7 +44,7 @@ class MeasureSpec:
     a process of its own; ``accuracy`` trains, side by side, one thread each."""
     quantities: tuple[str, ...]
     sometimes: tuple[str, ...] = ()
-    """Quantities of cells on a GPU, or with momentum, alone."""
+    """Quantities of cells on a GPU, with momentum, or of some architectures, alone."""
     needs: Can = NOTHING
     trains: bool = False
     """Whether the cell's objectives and momentum matter to it."""
@@ -82,6 +82,17 @@ MEASURES: dict[str, MeasureSpec] = {
     for spec in (
         _m("params", "Params", "count", "params_stored params_trainable params_touched"),
         _m("flops", "Flops", "count", "flops_forward flops_forward_backward", trains=True),
+        _m(
+            "structure",
+            "Structure",
+            "count",
+            "image_tokens text_tokens width_image width_text width_fusion layers_image layers_text layers_fusion "
+            "layers_cross layers_experts params_shared params_decoder can_decode forwards_image forwards_text "
+            "forwards_fusion forwards_decoder gradients_trained",
+            with_teacher="forwards_momentum_image forwards_momentum_text forwards_momentum_fusion "
+            "forwards_momentum_decoder gradients_momentum gradients_queue momentum_share deit_missing deit_unexpected",
+            trains=True,
+        ),
         _m("latency", "Latency", "cost", "latency first_call", on_gpu="device_time"),
         _m("throughput", "Throughput", "cost", "throughput"),
         _m(
