@@ -36,8 +36,8 @@ class Watch(Protocol):
         """What is looked at, or why nothing is; for a record."""
         ...
 
-    def look(self) -> dict[str, float]:
-        """Values by name."""
+    def look(self, done: int) -> dict[str, float]:
+        """Values by name, after so many steps."""
         ...
 
 
@@ -154,7 +154,7 @@ class Meter:
         cpu, wall = self.clock.read()
         start = _now()
         with self.clock.paused():
-            seen = watch.look()
+            seen = watch.look(step)
         looks.step.append(step)
         looks.cpu_seconds.append(cpu)
         looks.wall_seconds.append(wall)

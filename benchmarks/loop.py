@@ -64,7 +64,7 @@ class Skips(Protocol):
         ...
 
 
-class _Rows:
+class Rows:
     """The batches of an endless run of epochs; the rows that do not fill a last batch are left out of their epoch."""
 
     def __init__(self, task: Task, config: TrainConfig) -> None:
@@ -74,6 +74,7 @@ class _Rows:
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def at(self, step: int) -> np.ndarray:
+        """(batch,) rows of a step, counted from 0 over all epochs."""
         batch = self._config.batch
         epoch, place = divmod(step, self._task.rows // batch)
         if epoch != self._epoch:
@@ -130,7 +131,7 @@ class _Run:
 
     def __init__(self, task: Task, config: TrainConfig, device: torch.device, checkpoint: StateFile | None) -> None:
         self.task, self.config, self.device = task, config, device
-        self.rows = _Rows(task, config)
+        self.rows = Rows(task, config)
         self.parameters = [p for p in task.module.parameters() if p.requires_grad]
         self.optimizer = adamw(task.module, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.dtype == "fp16")

@@ -52,7 +52,7 @@ SIZES = {"tiny": 0.15, "small": 0.2, "medium": 0.5, "l14": 4.0, "large": 4.0}
 """That guess times this for other sizes."""
 STEP = {"tiny": 0.02, "small": 0.14, "medium": 1.5}
 """A guess for one training step on one core, seconds; 5 for every other size."""
-PRETRAINED = ("retrieval", "learning")
+PRETRAINED = ("retrieval", "learning", "grounding", "drift")
 """Accuracy measures that fine-tune nothing."""
 PICTURES = {"reasoning": 2}
 """Pictures of a sample that a measure fine-tunes on, where it is not one: a step takes so many times longer."""
@@ -166,7 +166,7 @@ def unsupported(cell: Cell, env: Env) -> str | None:
         spec = registry.get(cell.arch)
     except Unsupported as error:
         return str(error)
-    checks = (_without_capability, _untrainable, _without_place, _unscored)
+    checks = (_without_capability, _untrainable, _unmeasured, _without_place, _unscored)
     return next((reason for check in checks if (reason := check(cell, spec, env))), None)
 
 
@@ -182,6 +182,16 @@ def _untrainable(cell: Cell, spec: ArchSpec, _: Env) -> str | None:
         return f"{len(cell.weights)} weights are given for {len(cell.objectives)} objectives"
     trains = measures.spec(cell.measure).trains
     return impossible(spec, cell.objectives, cell.momentum, cell.distilled) if trains else None
+
+
+def _unmeasured(cell: Cell, _: ArchSpec, __: Env) -> str | None:
+    needed = measures.spec(cell.measure)
+    objectives = ", ".join(cell.objectives)
+    if needed.objective and needed.objective not in cell.objectives:
+        return f"{cell.measure} needs the objective {needed.objective}, which is not among {objectives}"
+    if needed.queue and (cell.momentum == "off" or not any(OBJECTIVES[name].queued for name in cell.objectives)):
+        return f"{cell.measure} looks at a momentum queue, and {objectives} with momentum {cell.momentum!r} has none"
+    return None
 
 
 def _without_place(cell: Cell, _: ArchSpec, env: Env) -> str | None:

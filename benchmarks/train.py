@@ -42,6 +42,7 @@ CODE = (
     ("vlpbench.archs", "**/*.py"),
     ("vlpbench.benchmarks.data", "**/*.py"),
     ("vlpbench.benchmarks", "curve.py"),
+    ("vlpbench.benchmarks", "drift.py"),
     ("vlpbench.benchmarks", "loop.py"),
     ("vlpbench.benchmarks", "metrics.py"),
     ("vlpbench.benchmarks", "schedule.py"),
@@ -242,7 +243,7 @@ def _train(
         autocast=subject.autocast,
         checkpoint=checkpoint,
         progress=progress,
-        watch=watch(subject, learner, source, config),
+        watch=watch(subject, task, source, config),
     )
 
 

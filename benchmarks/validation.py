@@ -16,6 +16,7 @@ from vlpbench.archs.types import Can
 from vlpbench.benchmarks import scoring
 from vlpbench.benchmarks.curve import WINDOW
 from vlpbench.benchmarks.data.base import Swaps
+from vlpbench.benchmarks.drift import PROBES, Drift
 from vlpbench.benchmarks.metrics import Rate, recall_mean, recalls
 from vlpbench.benchmarks.plan import MATCHING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vlpbench.benchmarks.data.base import Foils, Gallery, Source
     from vlpbench.benchmarks.schedule import TrainConfig
     from vlpbench.benchmarks.subject import Subject
+    from vlpbench.benchmarks.train import Pretraining
 
 GALLERY = "val"
 LOOKS = 10
@@ -71,9 +73,14 @@ class Watch:
     whole: Gallery | None
     """All of the gallery, where embeddings rank it."""
     foils: Foils | None
+    drift: Drift | None
+    """Of the entries of a momentum queue, where there is one."""
 
-    def look(self) -> dict[str, float]:
-        """Percent: ``recall`` of the part, ``recall_whole``, ``swap_<kind>``, and ``binding``, the attributes' mean."""
+    def look(self, done: int) -> dict[str, float]:
+        """Percent: ``recall`` of the part, ``recall_whole``, ``swap_<kind>``, and ``binding``, the attributes' mean.
+
+        Of a queue also `vlpbench.benchmarks.drift.Drift.seen`, which is not percent.
+        """
         found = {"recall": recall_mean(recalls(scoring.rank(self.engine, self.part, self.scorer).ranks))}
         if self.whole is not None:
             found["recall_whole"] = recall_mean(recalls(scoring.rank(self.engine, self.whole, self.scorer).ranks))
@@ -82,6 +89,9 @@ class Watch:
             found |= {f"swap_{kind}": rate.percent for kind, rate in rates.items()}
             bound = [rates[kind].percent for kind in self.foils.attributes]
             found["binding"] = sum(bound) / len(bound)
+        if self.drift is not None:
+            with scoring.evaluating(self.engine.learner):
+                found |= self.drift.seen(done)
         return found
 
 
@@ -92,16 +102,17 @@ class Blind:
     what: dict[str, Any]
     steps: frozenset[int] = frozenset()
 
-    def look(self) -> dict[str, float]:
+    def look(self, done: int) -> dict[str, float]:
         """Nothing."""
         return {}
 
 
-def watch(subject: Subject, learner: Learner, source: Source, config: TrainConfig) -> Watch | Blind:
+def watch(subject: Subject, task: Pretraining, source: Source, config: TrainConfig) -> Watch | Blind:
     """Plans the looks at a pre-training.
 
     Compiled models are not looked at: inputs of other shapes would compile anew and might change what trains.
     """
+    learner = task.module
     scorer = trained_scorer(learner)
     if subject.compiled:
         return Blind(what={"none": "looks would recompile a compiled model"})
@@ -113,7 +124,10 @@ def watch(subject: Subject, learner: Learner, source: Source, config: TrainConfi
     part = First(gallery, IMAGES)
     whole = gallery if scorer == "embed" and part.images < gallery.images else None
     foils = source.foils() if isinstance(source, Swaps) else None
+    engine = scoring.Engine(learner=learner, device=subject.device, autocast=subject.autocast)
+    drift = Drift.of(engine, task.pairs, task, config)
     work = _work(scorer, part) + (_work(scorer, whole) if whole else 0) + (_foil_work(foils, scorer) if foils else 0)
+    work += PROBES if drift else 0
     steps = look_steps(config.steps, most=int(SHARE * config.steps * step_work(learner, config.batch) / work))
     if not steps:
         needed = ceil(work / SHARE / step_work(learner, config.batch))
@@ -121,8 +135,17 @@ def watch(subject: Subject, learner: Learner, source: Source, config: TrainConfi
     what = {"gallery": GALLERY, "scorer": scorer, "images": part.images, "texts": part.texts}
     what |= {"whole": [whole.images, whole.texts] if whole else None}
     what |= {"foils": min(FOILS, len(foils)), "attributes": list(foils.attributes)} if foils else {}
-    engine = scoring.Engine(learner=learner, device=subject.device, autocast=subject.autocast)
-    return Watch(steps=frozenset(steps), what=what, engine=engine, scorer=scorer, part=part, whole=whole, foils=foils)
+    what |= {"probes": PROBES} if drift else {}
+    return Watch(
+        steps=frozenset(steps),
+        what=what,
+        engine=engine,
+        scorer=scorer,
+        part=part,
+        whole=whole,
+        foils=foils,
+        drift=drift,
+    )
 
 
 def trained_scorer(learner: Learner) -> str | None:

@@ -48,6 +48,10 @@ class MeasureSpec:
     needs: Can = NOTHING
     trains: bool = False
     """Whether the cell's objectives and momentum matter to it."""
+    objective: str = ""
+    """The objective without which there is nothing to look at."""
+    queue: bool = False
+    """Whether it looks at a momentum queue."""
     bare: bool = False
     """Whether it is given a subject on the meta device, and builds what it runs in processes of its own."""
 
@@ -60,6 +64,8 @@ def _m(
     *,
     needs: Can = NOTHING,
     trains: bool = False,
+    objective: str = "",
+    queue: bool = False,
     bare: bool = False,
     on_gpu: str = "",
     with_teacher: str = "",
@@ -73,6 +79,8 @@ def _m(
         sometimes=(*on_gpu.split(), *with_teacher.split()),
         needs=needs,
         trains=trains,
+        objective=objective,
+        queue=queue,
         bare=bare,
     )
 
@@ -131,6 +139,16 @@ MEASURES: dict[str, MeasureSpec] = {
         _m("vqa", "VQA", "accuracy", "vqa_accuracy vqa_binding", needs=Can.FUSE, trains=True),
         _m("reasoning", "VisualReasoning", "accuracy", "reasoning_accuracy", needs=Can.FUSE, trains=True),
         _m("entailment", "VisualEntailment", "accuracy", "entailment_accuracy", needs=Can.FUSE, trains=True),
+        _m(
+            "grounding",
+            "Grounding",
+            "accuracy",
+            "mlm_right mlm_shuffled",
+            needs=Can.FUSE | Can.MASK,
+            trains=True,
+            objective="mlm",
+        ),
+        _m("drift", "QueueDrift", "accuracy", "queue_drift queue_drift_oldest", trains=True, queue=True),
         _m(
             "learning",
             "Learning",

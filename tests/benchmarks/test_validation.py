@@ -66,10 +66,10 @@ def test_looks_are_evenly_spaced_ends_of_windows() -> None:
 
 def test_looks_take_no_more_than_their_share_of_the_work() -> None:
     # 40 images with 40 texts are 40 pairs to encode; 64 pictures with 4 statements each are 64 * 5 / 2 = 160.
-    # A step takes 4 forwards of 16 pairs (matching runs two), times three: 192.
+    # The queue's probes are 64 more. A step takes 4 forwards of 16 pairs (matching runs two), times three: 192.
     found = planned(CELL)
     assert sorted(found.steps) == [25, 50, 60]
-    assert 200 * 3 <= 0.1 * 60 * 192
+    assert 264 * 3 <= 0.1 * 60 * 192
     assert found.what == {
         "gallery": "val",
         "scorer": "embed",
@@ -78,12 +78,13 @@ def test_looks_take_no_more_than_their_share_of_the_work() -> None:
         "whole": None,
         "foils": 64,
         "attributes": ["colour", "shape"],
+        "probes": 64,
     }
-    few = planned(CELL.model_copy(update={"budget": 21}))  # 0.1 * 21 * 192 = 403: room for two, but only one window
+    few = planned(CELL.model_copy(update={"budget": 21}))  # 0.1 * 21 * 192 = 403: room for one
     assert sorted(few.steps) == [21]
     none = planned(CELL.model_copy(update={"budget": 10}))
-    assert (none.steps, none.look()) == (frozenset(), {})
-    assert none.what == {"none": "one look is a tenth of the work of 11 steps, and there are 10"}
+    assert (none.steps, none.look(10)) == (frozenset(), {})
+    assert none.what == {"none": "one look is a tenth of the work of 14 steps, and there are 10"}
 
 
 def test_a_model_that_only_matches_is_scored_by_matching() -> None:
@@ -101,7 +102,7 @@ def test_only_the_part_that_all_scorers_rank_is_compared(monkeypatch: pytest.Mon
     found = planned(CELL)
     assert isinstance(found, validation.Watch)
     assert (found.part.images, found.what["whole"]) == (12, [40, 40])
-    seen = found.look()
+    seen = found.look(1)
     assert {"recall", "recall_whole", "binding"} < set(seen)
     whole, part = open_source("scenes", size="tiny").gallery("val"), found.part
     assert torch.equal(part.image_batch(np.arange(12)), whole.image_batch(np.arange(12)))
@@ -153,8 +154,9 @@ def test_swaps_are_counted_on_the_first_pictures_only(monkeypatch: pytest.Monkey
 
 
 def planned(cell: Cell) -> validation.Watch | validation.Blind:
-    subject = Subject.build(cell)
-    return validation.watch(subject, subject.learner(), open_source("scenes", size="tiny"), pretraining(cell))
+    subject, source, config = Subject.build(cell), open_source("scenes", size="tiny"), pretraining(cell)
+    task = Pretraining(module=subject.learner(), pairs=source.pairs("train"), device=CPU, config=config)
+    return validation.watch(subject, task, source, config)
 
 
 # Looking
@@ -217,7 +219,7 @@ class Slow:
     steps = frozenset({25, 40})
     what: dict[str, Any] = {"scorer": "none"}  # noqa: RUF012
 
-    def look(self) -> dict[str, float]:
+    def look(self, done: int) -> dict[str, float]:
         end = time.process_time() + 0.3
         while time.process_time() < end:
             torch.rand(100)
