@@ -93,6 +93,10 @@ class VLModel(nn.Module, Generic[I, T]):
         """Token ids (B, L) -> the architecture's own text state, batch first."""
         raise NotImplementedError
 
+    def see(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, any width): what the image side makes of images by itself, to train it without texts."""
+        return self.embed_image(self.encode_image(image))
+
     def prepare_image(self, image: I) -> I:
         """Adds to an image state what ``fuse`` needs of the image alone, such as cross-attention keys and values.
 

@@ -44,6 +44,8 @@ class ArchSpec:
     """Objectives of the paper, the default of a cell that names none."""
     momentum: tuple[str, ...] = ("off",)
     """Momentum states that the paper's own recipe knows; any other capable combination is still allowed."""
+    sees: bool = False
+    """Whether a model that cannot embed can run its image side alone all the same: `VLModel.see`."""
     input: str = "pixels"
     """``pixels`` or ``regions``; records of region models state whether detector time is in them.
 
@@ -61,6 +63,7 @@ def _local(
     objectives: str,
     momentum: str = "off",
     *,
+    sees: bool = False,
     reads: str = "pixels",
 ) -> ArchSpec:
     return ArchSpec(
@@ -72,6 +75,7 @@ def _local(
         sizes=tuple(sizes.split()),
         objectives=tuple(objectives.split()),
         momentum=tuple(momentum.split()),
+        sees=sees,
         input=reads,
     )
 
@@ -85,7 +89,15 @@ BUILT_IN: tuple[ArchSpec, ...] = (
         "tiny small medium base b32 b16 l14",
         "itc",
     ),
-    _local("vilt", "ViLT", "Kim et al., ICML 2021, arXiv:2102.03334", "FUSE|MASK", "tiny small medium base", "itm mlm"),
+    _local(
+        "vilt",
+        "ViLT",
+        "Kim et al., ICML 2021, arXiv:2102.03334",
+        "FUSE|MASK",
+        "tiny small medium base",
+        "itm mlm",
+        sees=True,
+    ),
     _local(
         "albef",
         "ALBEF",

@@ -192,6 +192,14 @@ class Vilt(VLModel[Tokens, Tokens]):
         """BERT's word, position and segment embeddings, and the modality type."""
         return Tokens(x=self.text_embeddings(text.ids) + self.token_type_embeddings.weight[0], valid=text.mask)
 
+    def see(self, image: Tensor) -> Tensor:
+        """The transformer over the image's tokens alone: their class token, as of a ViT."""
+        tokens = self.encode_image(image)
+        x, seen = tokens.x, tokens.valid[:, None, None, :]
+        for block in self.transformer.blocks:
+            x = block(x, attn_mask=seen)
+        return self.transformer.norm(x)[:, 0]
+
     def fuse(self, image: Tokens, text: Tokens) -> Fused:
         """The whole transformer over [text; image]; pooled is the text's first token through a tanh layer."""
         x, seen = _joined(image, text)

@@ -54,6 +54,8 @@ STEP = {"tiny": 0.02, "small": 0.14, "medium": 1.5}
 """A guess for one training step on one core, seconds; 5 for every other size."""
 PRETRAINED = ("retrieval", "learning", "grounding", "drift")
 """Accuracy measures that fine-tune nothing."""
+SEEING = 0.4
+"""A step of training the image side alone, of the time of one with texts."""
 PICTURES = {"reasoning": 2}
 """Pictures of a sample that a measure fine-tunes on, where it is not one: a step takes so many times longer."""
 WITH_TEACHER = 1.7
@@ -166,7 +168,7 @@ def unsupported(cell: Cell, env: Env) -> str | None:
         spec = registry.get(cell.arch)
     except Unsupported as error:
         return str(error)
-    checks = (_without_capability, _untrainable, _unmeasured, _without_place, _unscored)
+    checks = (_without_capability, _untrainable, _unmeasured, _blind, _without_place, _unscored)
     return next((reason for check in checks if (reason := check(cell, spec, env))), None)
 
 
@@ -191,6 +193,19 @@ def _unmeasured(cell: Cell, _: ArchSpec, __: Env) -> str | None:
         return f"{cell.measure} needs the objective {needed.objective}, which is not among {objectives}"
     if needed.queue and (cell.momentum == "off" or not any(OBJECTIVES[name].queued for name in cell.objectives)):
         return f"{cell.measure} looks at a momentum queue, and {objectives} with momentum {cell.momentum!r} has none"
+    return None
+
+
+def _blind(cell: Cell, spec: ArchSpec, _: Env) -> str | None:
+    if cell.vision_init == "random":
+        return None
+    what = f"vision_init {cell.vision_init!r}"
+    if measures.spec(cell.measure).kind != "accuracy":
+        return f"{what} is a training before another one, and {cell.measure} has none"
+    if spec.input != "pixels":
+        return f"{what} trains what reads pixels, and {cell.arch} reads {spec.input}"
+    if not spec.sees and Can.EMBED not in spec.can:
+        return f"{what} runs the image side alone, by EMBED or by a method for it, and {cell.arch} has neither"
     return None
 
 
@@ -254,6 +269,7 @@ def _accuracy_guess(cell: Cell, *, pretrain: bool) -> float:
     finetune = cell.finetune or (0 if cell.measure in PRETRAINED else schedule.defaults(cell.size).finetune)
     teacher = 1.0 if cell.momentum == "off" else WITH_TEACHER
     steps = (cell.budget or 0) * teacher * pretrain + finetune * PICTURES.get(cell.measure, 1)
+    steps += schedule.vision_steps(cell) * SEEING
     guess = steps * STEP.get(cell.size, 5.0) + EVALUATION.get(cell.size, 120.0)
     return guess * (ON_GPU if cell.device != "cpu" else 1.0)
 

@@ -138,6 +138,18 @@ def pretraining(cell: Cell) -> TrainConfig:
     return _config(row, steps=cell.budget, batch=cell.batch, lr=cell.lr or row.lr, cell=cell)
 
 
+def vision_steps(cell: Cell) -> int:
+    """Steps for which the image side is trained alone, before pre-training."""
+    if cell.vision_init == "random":
+        return 0
+    return cell.vision_steps or max(1, (cell.budget or 0) // 2)
+
+
+def seeing(cell: Cell) -> TrainConfig:
+    """The training of the image side alone: as pre-training, for steps of its own."""
+    return pretraining(cell.model_copy(update={"budget": vision_steps(cell)}))
+
+
 def finetuning(cell: Cell) -> TrainConfig:
     """The cell's fine-tuning on a task; rate and batch are the size's, the same for every architecture."""
     row = defaults(cell.size)

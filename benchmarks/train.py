@@ -51,6 +51,7 @@ CODE = (
     ("vlpbench.benchmarks", "subject.py"),
     ("vlpbench.benchmarks", "train.py"),
     ("vlpbench.benchmarks", "validation.py"),
+    ("vlpbench.benchmarks", "vision.py"),
 )
 """Sources that determine the weights of a training and its curve."""
 
@@ -66,6 +67,8 @@ class Pretrained:
     key: str
     cached: bool
     """Whether it was found finished."""
+    vision: dict[str, Any]
+    """How the image side began, see `vlpbench.benchmarks.vision.begin`; empty where it is random."""
 
     def detail(self) -> dict[str, Any]:
         """For a record."""
@@ -76,7 +79,7 @@ class Pretrained:
             "batch": self.config.batch,
             "lr": self.config.lr,
             "curve": self.curve.as_dict(),
-        }
+        } | ({"vision": self.vision} if self.vision else {})
 
 
 def pretrain_key(cell: Cell) -> str:
@@ -107,10 +110,12 @@ def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progres
     """
     from vlpbench.benchmarks.checkpoint import locked
     from vlpbench.benchmarks.curve import Curve
+    from vlpbench.benchmarks.vision import begin
 
     cell = subject.cell
     config = schedule.pretraining(cell)
     key = pretrain_key(cell)
+    vision = begin(subject, source, cache=cache)
     learner = subject.learner()
     with locked(cache / f"{key}.lock"):
         finished, checkpoint = (state_file(cache, key, source, kind) for kind in ("weights", "checkpoint"))
@@ -124,7 +129,9 @@ def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progres
                 curve = _train(subject, learner, source, config, checkpoint, told)
             finished.save({"learner": learner.state_dict(), "curve": curve.as_dict()})
             checkpoint.remove()
-    return Pretrained(learner=learner.eval(), curve=curve, config=config, key=key, cached=state is not None)
+    return Pretrained(
+        learner=learner.eval(), curve=curve, config=config, key=key, cached=state is not None, vision=vision
+    )
 
 
 def open_data(cell: Cell) -> Source:

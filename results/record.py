@@ -91,6 +91,11 @@ class Cell(Strict):
     """Data source: ``random`` inputs, or the name of a data set."""
     noise: Probability = 0.0
     """Share of training captions that are corrupted."""
+    vision_init: Literal["random", "labelled"] = "random"
+    """How the image side begins its pre-training: ``labelled`` takes it from a classifier of what the training pictures
+    show, trained before without any text."""
+    vision_steps: Positive | None = None
+    """Steps of that classifier; None is half of ``budget``."""
     budget: Positive | None = None
     """Pre-training steps; None for measures that do not train."""
     finetune: Positive | None = None

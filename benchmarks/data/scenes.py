@@ -21,6 +21,7 @@ from vlpbench.benchmarks.data.base import DataError, Geometry
 from vlpbench.benchmarks.data.render import render
 from vlpbench.benchmarks.data.scene_entailment import Supposed, suppose
 from vlpbench.benchmarks.data.scene_galleries import Drawn, draw_gallery
+from vlpbench.benchmarks.data.scene_labels import SceneLabels
 from vlpbench.benchmarks.data.scene_questions import Asked, ask
 from vlpbench.benchmarks.data.scene_reasoning import Claimed, reason
 from vlpbench.benchmarks.data.scene_regions import cut
@@ -245,6 +246,11 @@ class Scenes:
     def questions(self, split: str) -> SceneQuestions:
         """Questions with closed answers; ``comp`` asks about colour-shape pairs that were held out of training."""
         return SceneQuestions(self._show(split, self.scenes(split)), self.asked(split), self.config.layout.objects)
+
+    def labelled(self, split: str) -> SceneLabels:
+        """Pictures with the coloured shapes that they show."""
+        scenes = self.scenes(split)
+        return SceneLabels(self._show(split, scenes), scenes)
 
     def reasoning(self, split: str) -> SceneStatements:
         """Statements about two pictures; ``comp`` is about colour-shape pairs that were held out of training."""
