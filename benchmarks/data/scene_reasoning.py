@@ -2,7 +2,8 @@
 
 Two pairs of pictures P, Q and two statements s, t make four samples: s is true of P and false of Q, t the other way
 round. So every statement, every picture and every pair of pictures is as often in a true sample as in a false one.
-Where logic allows (``one``, ``relation``, ``same``) a statement with one of its pictures says nothing either.
+Where logic allows (``one``, ``relation``, ``same``) a statement with one of its pictures says nothing either. Of most
+kinds what a picture holds counts for or against the statement by what the other one holds; ``any`` is the easy one.
 
 Shape letters: G groups of four, M = 4 * G samples, as many scenes, P planted objects, L tokens.
 """
@@ -38,10 +39,10 @@ from vlpbench.benchmarks.data.scene_table import (
 )
 from vlpbench.benchmarks.data.scene_text import relation_word, sentence, word
 
-CLAIMS = ("both", "one", "side", "more", "relation", "same")
+CLAIMS = ("both", "one", "side", "more", "relation", "same", "any")
 """Kinds of statement."""
 LABELS = ("false", "true")
-_BOTH, _ONE, _SIDE, _MORE, _RELATION, _SAME = range(len(CLAIMS))
+_BOTH, _ONE, _SIDE, _MORE, _RELATION, _SAME, _ANY = range(len(CLAIMS))
 UNIT = 4
 """Samples, and scenes, of a group."""
 FEWEST_OBJECTS = 3
@@ -54,6 +55,7 @@ _OPTIONS: tuple[tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]],
     (((0, 1), (0, 2), (1, 2)), ((1, 0), (2, 0), (2, 1))),
     (_EQUAL, _UNEQUAL),
     (_UNEQUAL, _EQUAL),
+    (((0, 0),), ((0, 1), (1, 0), (1, 1))),
 )
 """By kind: what left and right picture may hold for a false and for a true statement (that names the left one)."""
 
@@ -80,7 +82,7 @@ def judge(left: SceneTable, right: SceneTable, claim: np.ndarray) -> np.ndarray:
     A claim is (kind, a, r, b): ``both`` hold, exactly ``one`` holds an object of kind a; the left (r = 0) or right
     (r = 1) picture holds it (``side``); that picture has ``more`` things of attribute a than the other; in exactly one
     an object of pair a stands in ``relation`` r to one of pair b; the only thing of attribute a, a colour (a shape), in
-    the one has the ``same`` shape (colour) as that in the other.
+    the one has the ``same`` shape (colour) as that in the other; in ``any`` of them there is a thing of attribute a.
     """
     kind, a, r, b = claim.T
     sides = (left, right)
@@ -90,13 +92,14 @@ def judge(left: SceneTable, right: SceneTable, claim: np.ndarray) -> np.ndarray:
     values = [_only(side, a) for side in sides]
     turned = r == 1
     return np.select(
-        [kind == _BOTH, kind == _ONE, kind == _SIDE, kind == _MORE, kind == _RELATION],
+        [kind == _BOTH, kind == _ONE, kind == _SIDE, kind == _MORE, kind == _RELATION, kind == _ANY],
         [
             here[0] & here[1],
             here[0] ^ here[1],
             np.where(turned, here[1], here[0]),
             np.where(turned, number[1] > number[0], number[0] > number[1]),
             related[0] ^ related[1],
+            number[0] + number[1] > 0,
         ],
         (values[0] == values[1]) & (values[0] >= 0),
     )
@@ -125,6 +128,7 @@ def claim_ids(claim: np.ndarray) -> np.ndarray:
         sentence([word("more"), attribute_word(a), word("things"), side], rows),
         sentence([word("one"), *pair_words(a), relation_word(r), *pair_words(b)], rows),
         np.where((a < len(COLOURS))[:, None], shape, colour),
+        sentence([word("there"), word("is"), attribute_word(a), word("thing")], rows),
     )
     return np.stack(forms)[kind, np.arange(rows)]
 
@@ -137,7 +141,7 @@ def reason(
     Args:
         rng: the stream to draw from.
         layout: of the scenes.
-        samples: at most M; rounded down to what is balanced, 24 at least.
+        samples: at most M; rounded down to what is balanced, 28 at least.
         held: whether every statement is about objects of held-out colour-shape pairs: it names one or, where it names
             a colour or a shape alone, is about a thing of one.
         seen: `SceneTable.key` of scenes that must not occur.
@@ -149,7 +153,7 @@ def reason(
         raise ValueError(f"statements need scenes of up to {FEWEST_OBJECTS} objects, not {layout.objects}")
     each = max(1, samples // (UNIT * len(CLAIMS)))
     parts = []
-    for kind, draw in enumerate((_objects, _objects, _objects, _more, _relation, _same)):
+    for kind, draw in enumerate((_objects, _objects, _objects, _things, _relation, _same, _things)):
         form = _Form(rng=rng, layout=layout, kind=kind, held=held)
         parts.append(gather_groups(each, lambda count, draw=draw, form=form: draw(form, count), _none(seen)))
     groups = join_groups(parts)
@@ -217,10 +221,11 @@ def _objects(form: _Form, groups: int) -> Groups:
     return form.groups(planted, about, _said(named, turned[:, None], np.array(0)))
 
 
-def _more(form: _Form, groups: int) -> Groups:
+def _things(form: _Form, groups: int) -> Groups:
     """As many things of either colour as there are to be, the first one held out where one should be."""
     rng, colours = form.rng, OF_ATTRIBUTE[: len(COLOURS)]
-    named, turned = form.pick(np.asarray((colours & form.pool).any(1)), groups), below(form.rng, 2, groups)
+    named = form.pick(np.asarray((colours & form.pool).any(1)), groups)
+    turned = below(form.rng, 2, groups) if form.kind == _MORE else np.zeros(groups, np.int64)
     four, number = np.repeat(named, UNIT, axis=0), form.bits(turned)
     planted = []
     for place in (0, 1):
