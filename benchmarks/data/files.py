@@ -40,6 +40,7 @@ FOLDS, FOLD = 5, 1_000
 """The "1K test" of COCO: the mean over five parts of its 5,000 test pictures."""
 HASHED = 10_000
 """Test pictures whose bytes are hashed; of more than these, as of training pictures, the sizes are."""
+USUAL = ("train", "val", "test")
 LISTS = ("answer_list.json", "answers.txt")
 
 
@@ -113,9 +114,7 @@ class FileSource:
             DataError: for an unknown or an empty split, and what a reader raises.
         """
         if split not in self._rows:
-            if split not in self._read:
-                self._read |= self.located.read(split, self.options, self.faults)
-            rows = usable(self._read.get(split, ()), self.located.images, self.faults, self.located.spec.needs())
+            rows = usable(self._reading(split), self.located.images, self.faults, self.located.spec.needs())
             if not rows:
                 out = f"; left out: {dict(self.faults.counts)}" if self.faults.counts else ""
                 there = ", ".join(f"{name} ({len(found)})" for name, found in self._read.items() if found) or "none"
@@ -142,11 +141,18 @@ class FileSource:
                 found.update(hashlib.sha256(path.read_bytes()).digest() if whole else str(path.stat().st_size).encode())
         return found.hexdigest()
 
+    def _reading(self, split: str) -> Sequence[Row]:
+        if split not in self._read:
+            found = self.located.read(split, self.options, self.faults)
+            self._read |= {split: ()} | {name: rows for name, rows in found.items() if name not in self._read}
+        return self._read[split]
+
     def _present(self) -> list[str]:
-        """Splits whose files are there."""
-        roles = {split: {f.role for f in self.located.spec.files if f.split == split} for split in self.located.spec.splits}
-        named = [s for s in roles if all(self.located.file(s, role) for role in roles[s])]
-        return [split for split in named if split not in self._read or self._read[split]]
+        """Those of the usual splits whose files are there and hold something."""
+        spec = self.located.spec
+        roles = {split: {f.role for f in spec.files if f.split == split} for split in USUAL if split in spec.splits}
+        there = [split for split in roles if all(self.located.file(split, role) for role in roles[split])]
+        return [split for split in there if self._reading(split)]
 
     def _open(self, split: str, make: Callable[[Photos, Sequence[Any]], S]) -> S:
         """The set of a split, made once."""

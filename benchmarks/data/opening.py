@@ -77,5 +77,5 @@ def _drawn(
     return Preparation(
         preset=preset_of(DRAWN, image or (side, side * spec.wide)),
         tokenizer=KnownWords(text for row in source.rows("train") for text in row.texts),
-        text_len=text_len or spec.text_len,
+        text_len=min(text_len or spec.text_len, spec.text_len),
     )
