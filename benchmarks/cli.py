@@ -126,6 +126,28 @@ example: vlpbench archs NAME --size base --json""",
             *_JSON,
         ),
     ),
+    "data": (
+        "vlpbench.benchmarks.cli_data:data",
+        "list the data sets, look at yours, or write a miniature of one",
+        """Without an action: the data sets there are, and which of them are in the data root.
+
+check NAME looks at one: which files are there, how much of it there is beside what was published, whether a file's
+content is the published one, which samples and pictures are missing or broken, each with the names of the first ten,
+where the data set comes from and under which licence. Exit code 1 if something of what is there cannot be used.
+
+sample NAME --out DIR writes a miniature in the public form below a data root: a few drawn pictures with true
+annotations, to try a reader or a suite with. docs/data.md has the tree of folders.
+
+example: vlpbench data check coco --root ~/data""",
+        (
+            ("action", {"nargs": "?", "choices": ("check", "sample"), "help": "what to do with a data set"}),
+            ("name", {"nargs": "?", "metavar": "NAME", "help": "one of the data sets"}),
+            ("--root", {"metavar": "DIR", "help": "data root, or the data set's folder (default: $VLPBENCH_DATA)"}),
+            ("--out", {"metavar": "DIR", "help": "data root that a miniature is written below"}),
+            ("--fast", {"action": "store_true", "help": "do not decode the pictures"}),
+            *_JSON,
+        ),
+    ),
     "check": (
         "vlpbench.benchmarks.cli_results:check",
         "check a results folder",
