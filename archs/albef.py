@@ -199,6 +199,7 @@ class Albef(VLModel[ImageState, TextState]):
         super().__init__()
         if config.fusion_layers < 1:
             raise ValueError(f"{config.fusion_layers} fusion layers cannot fuse; take clip to go without")
+        self.config = config
         self.image_size, self.text_len, self.vocab_size = config.image_size, config.text_len, config.vocab_size
         self.width, self.embed_dim = config.width, config.embed_dim
         self.visual_encoder = vit(config)

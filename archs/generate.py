@@ -1,4 +1,4 @@
-"""Writing text with any model that decodes: greedily, by beam search, and choosing among given texts by likelihood.
+"""Writing text with any model that decodes: greedily, by beam search, by chance, and choosing among given texts.
 
 What writes is a `vlpbench.archs.model.VLModel` that can DECODE or a task model with a `decode_step` like its. With keys
 and values kept between the steps (`decode_step` overridden) or without, the text is the same.
@@ -89,6 +89,73 @@ def generate(model: Writer, source: Any, start: Tensor, how: Writing) -> Written
         logits = logits[:, -1]
 
 
+@torch.no_grad()
+def sample(
+    model: Writer,
+    source: Any,
+    start: Tensor,
+    how: Writing,
+    *,
+    top: float = 0.9,
+    generator: torch.Generator | None = None,
+) -> Written:
+    """Draws a text for each image, token by token from the nucleus (Holtzman et al., 2020, arXiv:1904.09751).
+
+    Args:
+        model: in evaluation mode.
+        source: what the model's ``prepare_decode`` made of B images.
+        start: (B, L) first tokens, without padding.
+        how: length and end; its beams and length penalty play no part.
+        top: the likeliest tokens that together reach this probability are drawn from; BLIP's captioner takes 0.9.
+        generator: draws, on its own device: the CPU for reproducible texts.
+
+    Returns:
+        The texts, and as their scores log-likelihoods.
+
+    Raises:
+        ValueError: if the start is as long as the text may be.
+    """
+    if start.shape[1] >= how.max_len:
+        raise ValueError(f"{start.shape[1]} tokens to start with leave no room in texts of {how.max_len}")
+    ids, score = start, torch.zeros(len(start), device=start.device)
+    going = torch.ones_like(score, dtype=torch.bool)
+    logits, past = model.decode_step(source, start)
+    while True:
+        likely = log_likelihood(logits[:, -1], how, written=ids.shape[1])
+        token = _draw(likely, top, generator)
+        score = score + likely.gather(1, token[:, None])[:, 0].masked_fill(~going, 0.0)
+        token = token.masked_fill(~going, how.pad)
+        ids, going = torch.cat([ids, token[:, None]], dim=1), going & (token != how.end)
+        if ids.shape[1] >= how.max_len or not going.any():
+            break
+        logits, past = model.decode_step(source, token[:, None], past)
+    ends = (ids == how.end).int()
+    ends[:, : start.shape[1]] = 0
+    return Written(text=Text(ids=ids, mask=ends.cumsum(dim=1) - ends == 0), score=score)
+
+
+def _draw(likely: Tensor, top: float, generator: torch.Generator | None) -> Tensor:
+    """(B,) tokens out of the nuclei of log-likelihoods (B, V)."""
+    ordered, token = likely.sort(dim=1, descending=True, stable=True)
+    probability = ordered.exp()
+    # A token belongs to the nucleus if those before it do not fill it; the likeliest always does.
+    outside = probability.cumsum(dim=1) - probability >= top
+    device = likely.device if generator is None else generator.device
+    race = torch.empty(likely.shape, device=device).exponential_(generator=generator).log_().to(likely.device)
+    chosen = (ordered.masked_fill(outside, -torch.inf) - race).argmax(dim=1)
+    return token.gather(1, chosen[:, None])[:, 0]
+
+
+def log_likelihood(logits: Tensor, how: Writing, *, written: int) -> Tensor:
+    """(R, V) of the next token behind ``written`` others, -inf for what may not come."""
+    found = at_least_float32(logits).log_softmax(dim=-1)
+    if how.words is not None:
+        found[:, how.words :] = -torch.inf
+    if written < how.min_len:
+        found[:, how.end] = -torch.inf
+    return found
+
+
 class _Search:
     """K unfinished texts and up to K finished ones for each of B images; one beam is greedy."""
 
@@ -109,7 +176,7 @@ class _Search:
             (B * K,) which row each text continues, and the token it got.
         """
         size, beams, length = self.ids.shape
-        total = self.score[..., None] + self._log_likelihood(logits).view(size, beams, -1)
+        total = self.score[..., None] + log_likelihood(logits, self.how, written=length).view(size, beams, -1)
         # An image's K texts end at most once each, so 2K candidates hold K that go on.
         best, index = total.flatten(1).topk(2 * beams, dim=1)
         parent, token = index // total.shape[2], index % total.shape[2]
@@ -141,14 +208,6 @@ class _Search:
         ).unsqueeze(1)
         longest = int(mask.sum(dim=1).max())
         return Written(text=Text(ids=ids[:, :longest], mask=mask[:, :longest]), score=score)
-
-    def _log_likelihood(self, logits: Tensor) -> Tensor:
-        found = at_least_float32(logits).log_softmax(dim=-1)
-        if self.how.words is not None:
-            found[:, self.how.words :] = -torch.inf
-        if self.ids.shape[2] < self.how.min_len:
-            found[:, self.how.end] = -torch.inf
-        return found
 
     def _beyond(self, ends: Tensor) -> Tensor:
         """Candidates that rank behind the K best do not end a text: another that goes on is likelier."""

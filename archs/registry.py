@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vlpbench.archs.inputs import DEFAULT, PUBLISHED, Inputs
 from vlpbench.archs.types import Can, Unsupported
 
 if TYPE_CHECKING:
@@ -44,14 +45,26 @@ class ArchSpec:
     """Objectives of the paper, the default of a cell that names none."""
     momentum: tuple[str, ...] = ("off",)
     """Momentum states that the paper's own recipe knows; any other capable combination is still allowed."""
+    answerer: str = ""
+    """``module:function`` that puts a decoder for answers on a built model (`vlpbench.archs.answering`), where that is
+    not the model's own ``decode`` behind the question."""
+    inputs: Inputs = DEFAULT
+    """How pictures and texts become what it is given."""
     sees: bool = False
     """Whether a model that cannot embed can run its image side alone all the same: `VLModel.see`."""
+    formats: str = ""
+    """``module:attribute`` of the forms in which weights are published (`vlpbench.archs.formats`); empty for none."""
     input: str = "pixels"
     """``pixels`` or ``regions``; records of region models state whether detector time is in them.
 
     One that reads regions has configuration fields ``regions`` (how many), ``features`` (numbers of each) and ``crop``
     (side in pixels where the numbers are those of a cut-out).
     """
+
+    @property
+    def answers(self) -> bool:
+        """Whether it can write the answer to a question."""
+        return bool(self.answerer) or Can.DECODE in self.can
 
 
 def _local(
@@ -65,6 +78,7 @@ def _local(
     *,
     sees: bool = False,
     reads: str = "pixels",
+    answers: bool = False,
 ) -> ArchSpec:
     return ArchSpec(
         name=name,
@@ -76,6 +90,9 @@ def _local(
         objectives=tuple(objectives.split()),
         momentum=tuple(momentum.split()),
         sees=sees,
+        answerer=f"vlpbench.archs.answering:{name}" if answers else "",
+        inputs=PUBLISHED[name],
+        formats=f"vlpbench.archs.formats.{name}:FORMATS",
         input=reads,
     )
 
@@ -106,6 +123,7 @@ BUILT_IN: tuple[ArchSpec, ...] = (
         "tiny small medium base",
         "itc itm mlm",
         "off queue distill",
+        answers=True,
     ),
     _local(
         "vlmo",
@@ -131,6 +149,7 @@ BUILT_IN: tuple[ArchSpec, ...] = (
         "tiny small medium base large",
         "itc itm lm",
         "off queue distill",
+        answers=True,
     ),
     _local(
         "vsepp", "VSE++", "Faghri et al., BMVC 2018, arXiv:1707.05612", "EMBED", "tiny small medium base", "triplet"
@@ -228,17 +247,7 @@ def get(name: str) -> ArchSpec:
     if Can.FUSE in spec.can or Can.EMBED not in spec.can:
         can = "|".join(spec.can.names())
         raise Unsupported(f"{name}: late fusion is for architectures that embed and do not fuse; {base} can {can}")
-    return ArchSpec(
-        name=name,
-        title=spec.title + " + late fusion",
-        paper=spec.paper,
-        target=spec.target,
-        can=spec.can | Can.FUSE,
-        sizes=spec.sizes,
-        objectives=spec.objectives,
-        momentum=spec.momentum,
-        input=spec.input,
-    )
+    return dataclasses.replace(spec, name=name, title=spec.title + " + late fusion", can=spec.can | Can.FUSE)
 
 
 def build(name: str, size: str, changes: Mapping[str, Any] | None = None) -> VLModel[Any, Any]:
@@ -260,3 +269,19 @@ def build(name: str, size: str, changes: Mapping[str, Any] | None = None) -> VLM
     if name.endswith(LATE):
         model = importlib.import_module("vlpbench.archs.latefusion").LateFusion(model)
     return model
+
+
+def answerer(name: str, model: VLModel[Any, Any]) -> Any:
+    """What writes answers for a built model, a `vlpbench.archs.answering.Answerer`: the model itself, or a decoder on
+    it that starts from its weights, on torch's current default device.
+
+    Raises:
+        Unsupported: for an architecture that writes no answers.
+    """
+    spec = get(name)
+    if not spec.answers:
+        raise Unsupported(f"{name} can neither DECODE nor has it a decoder for answers")
+    if not spec.answerer:
+        return model
+    module, _, attribute = spec.answerer.partition(":")
+    return getattr(importlib.import_module(module), attribute)(model)

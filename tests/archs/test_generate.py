@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from vlpbench.archs import registry
-from vlpbench.archs.generate import Writing, generate, rank
+from vlpbench.archs.generate import Writing, generate, rank, sample
 from vlpbench.archs.model import VLModel, take
 from vlpbench.archs.registry import build
 from vlpbench.archs.types import Can, Text, Unsupported
@@ -229,3 +229,49 @@ def test_ranking_by_a_model_is_its_likelihood() -> None:
         likelihood = one[0, :-1].log_softmax(dim=-1).gather(1, ids[0, 1:, None]).sum()
         place = order[row].tolist().index(answer)
         assert score[row, place].item() == pytest.approx(likelihood.item(), abs=1e-4)
+
+
+def test_draws_come_from_the_nucleus_in_proportion() -> None:
+    # Before the fourth word stand 0.95 of the probability: it is out, and the three others share what there is.
+    likely = torch.tensor([0.05, 0.15, 0.0, 0.5, 0.3]) + 1e-9
+    table = Table(likely.expand(4000, 5, 5))
+    start, count = start_of(4000), 4000
+    how = Writing(end=END, pad=PAD, max_len=2)
+    drawn = sample(table, None, start, how, top=0.9, generator=torch.Generator().manual_seed(0))
+    found = drawn.text.ids[:, 1].bincount(minlength=5) / count
+    expected = torch.tensor([0.0, 0.15, 0.0, 0.5, 0.3]) / 0.95
+    assert found[0] == found[2] == 0
+    assert (found - expected).abs().max() < 0.03  # nearly four standard deviations
+    torch.testing.assert_close(drawn.score, likely.log()[drawn.text.ids[:, 1]])
+    greedy = sample(table, None, start, how, top=0.1, generator=torch.Generator().manual_seed(0))
+    assert (greedy.text.ids[:, 1] == 3).all()  # the likeliest alone fills it
+
+
+def test_a_drawn_text_ends_once_and_is_as_likely_as_its_tokens() -> None:
+    table, how = random_table(1).expand(200, -1, -1), Writing(end=END, pad=PAD, max_len=6, min_len=3, words=4)
+    writer = Table(table)
+    drawn = sample(writer, None, start_of(200), how, top=1.0, generator=torch.Generator().manual_seed(1))
+    again = sample(writer, None, start_of(200), how, top=1.0, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(drawn.text.ids, again.text.ids)
+    lengths = set()
+    for ids, mask, score in zip(drawn.text.ids.tolist(), drawn.text.mask.tolist(), drawn.score.tolist(), strict=True):
+        end = ids.index(END) if END in ids[1:] else len(ids) - 1
+        lengths.add(end + 1)
+        assert mask == [place <= end for place in range(len(ids))]
+        assert end >= 3 or END not in ids
+        assert max(ids) < 4
+        steps = [table[0, a, b].log().item() for a, b in itertools.pairwise(ids[: end + 1])]
+        assert score == pytest.approx(sum(steps), abs=1e-5)
+    assert len(lengths) > 1
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_drawing_with_kept_keys_and_values_draws_the_same(name: str) -> None:
+    model, how = shaken(name), Writing(end=END, pad=PAD, max_len=8, words=40)
+    with torch.no_grad():
+        image = model.encode_image(torch.randn(3, 3, *model.image_size))
+        kept = sample(model, model.prepare_decode(image), start_of(3), how, generator=torch.Generator().manual_seed(2))
+        plain = Forgetful(model)
+        anew = sample(plain, plain.source(image), start_of(3), how, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(kept.text.ids, anew.text.ids)
+    torch.testing.assert_close(kept.score, anew.score, atol=1e-5, rtol=1e-5)
