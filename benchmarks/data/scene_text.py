@@ -13,6 +13,7 @@ import numpy as np
 from vlpbench.benchmarks.data.scene_table import (
     COLOURS,
     HELD_PAIRS,
+    KINDS,
     MIDDLE,
     PAIRS,
     RELATIONS,
@@ -32,12 +33,15 @@ WORDS = (
     *RELATIONS,
     *("what", "colour", "shape", "is", "there", "how", "many", "thing", "things", "middle"),
     *("both", "one", "left", "right", "more", "same", "than"),
+    *("yes", "no", "0", "1", "2", "3", "4", "5", "6"),
 )
 """The vocabulary; a word's place is its token id."""
 TEXT_LEN = 9
 """[CLS] SIZE COLOUR SHAPE RELATION SIZE COLOUR SHAPE [SEP]."""
 _SIZE, _COLOUR, _SHAPE, _RELATION = (WORDS.index(names[0]) for names in (SIZES, COLOURS, SHAPES, RELATIONS))
 FOIL_KINDS = ("colour", "shape", "relation")
+VERDICTS = ("right", "partial", "wrong")
+"""On a caption of a scene: partial is one that is true, but names a single object where more could be said."""
 WRONG_SHARE = 0.7
 """Of corrupted captions; the rest are partial."""
 
@@ -82,6 +86,29 @@ def statement_ids(statement: np.ndarray) -> np.ndarray:
     placed = sentence([*phrase(first), relation_word(relation), word("middle")], len(statement))
     ids = np.where((second == MIDDLE)[:, None], placed, whole)
     return np.where(relation[:, None] >= 0, ids, sentence(phrase(first), len(statement)))
+
+
+def read(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(M, L) token ids -> (M, 3) statements, and (M,) whether the tokens are a statement; the inverse of the above."""
+
+    def kind(at: int) -> np.ndarray:
+        colour = np.clip(ids[:, at + 1] - _COLOUR, 0, len(COLOURS) - 1)
+        found = (ids[:, at] - _SIZE) * PAIRS + colour * len(SHAPES) + ids[:, at + 2] - _SHAPE
+        return np.clip(found, 0, KINDS - 1)
+
+    alone = ids[:, 4] == SEP
+    second = np.where(ids[:, 5] == word("middle"), MIDDLE, kind(5))
+    relation = np.clip(ids[:, 4] - _RELATION, 0, len(RELATIONS) - 1)
+    statement = np.stack([kind(1), np.where(alone, -1, relation), np.where(alone, -1, second)], -1)
+    return statement, (statement_ids(statement) == ids).all(1)
+
+
+def judge(scenes: SceneTable, ids: np.ndarray) -> np.ndarray:
+    """(M,) index into `VERDICTS` of token ids (M, L), each as a caption of its scene; what is no statement is wrong."""
+    statement, valid = read(ids)
+    true = valid & true_of(scenes, np.where(valid[:, None], statement, [0, -1, -1]))
+    partial = (statement[:, 1] < 0) & (scenes.relation >= 0).any((1, 2))
+    return np.where(true, np.where(partial, 1, 0), 2)
 
 
 def describe(rng: np.random.Generator, scenes: SceneTable, captions: int, *, about_first: bool = False) -> np.ndarray:

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from vlpbench.archs.registry import nearest
 from vlpbench.benchmarks.data import scene_text
 from vlpbench.benchmarks.data.base import DataError, Geometry
 from vlpbench.benchmarks.data.render import render
+from vlpbench.benchmarks.data.scene_captions import REFERENCES, SceneCaptions
+from vlpbench.benchmarks.data.scene_config import CONFIGS, ScenesConfig
+from vlpbench.benchmarks.data.scene_detector import SceneDetector, kept_in
 from vlpbench.benchmarks.data.scene_entailment import Supposed, suppose
 from vlpbench.benchmarks.data.scene_galleries import Drawn, draw_gallery
 from vlpbench.benchmarks.data.scene_labels import SceneLabels
 from vlpbench.benchmarks.data.scene_questions import Asked, ask
 from vlpbench.benchmarks.data.scene_reasoning import Claimed, reason
-from vlpbench.benchmarks.data.scene_regions import cut
+from vlpbench.benchmarks.data.scene_regions import Cutouts, cut
 from vlpbench.benchmarks.data.scene_sets import (
     Pictures,
     SceneFoils,
@@ -33,12 +36,12 @@ from vlpbench.benchmarks.data.scene_sets import (
     ScenePairs,
     SceneQuestions,
     SceneStatements,
+    as_text,
     feed,
     painted,
 )
 from vlpbench.benchmarks.data.scene_table import (
     HELD_PAIRS,
-    Layout,
     SceneTable,
     gather,
     join,
@@ -47,6 +50,12 @@ from vlpbench.benchmarks.data.scene_table import (
     stream,
 )
 from vlpbench.benchmarks.data.scene_tasks import TaskSplits
+from vlpbench.benchmarks.data.tokens import WordTokenizer
+
+if TYPE_CHECKING:
+    from vlpbench.archs.types import Text
+
+__all__ = ["CONFIGS", "GALLERIES", "Scenes", "ScenesConfig"]
 
 T = TypeVar("T")
 
@@ -61,57 +70,17 @@ PROBE_IMAGES = 256
 """Training images whose content goes into the hash."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScenesConfig:
-    """What is generated."""
-
-    layout: Layout = field(default_factory=Layout)
-    train_images: int = 20_000
-    captions: int = 2
-    """Fixed captions of a training image."""
-    train_questions: int = 40_000
-    """Reasoning and entailment have half as many samples to train on."""
-    siblings: float = 1 / 16
-    """Share of the training images that have same-bag siblings: about one group of four in a batch of 64. With a
-    quarter, a contrast alone learns to bind, and matching is still learning after 1,200 steps. Of the galleries only
-    `hard` has siblings."""
-    scenes: int = 1_500
-    """Scenes that the ``test`` questions are about, and as many for ``comp``; ``val`` has a third as many."""
-    questions: int = 3_000
-    """``test`` questions, statements and hypotheses; ``val`` and ``comp`` have a third as many."""
-    gallery: int = 200
-    """Images of a gallery; ``large`` has twice as many."""
-    foils: int = 800
-    noise: float = 0.0
-    """Share of training captions that are corrupted."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("noise", "siblings"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
-        for name in ("train_images", "captions", "train_questions", "scenes", "questions", "gallery", "foils"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.gallery % 4:
-            raise ValueError(f"gallery must be a multiple of 4, the size of a sibling group, not {self.gallery}")
-
-
-CONFIGS: dict[str, ScenesConfig] = {
-    "tiny": ScenesConfig(train_images=1_000, train_questions=2_000, scenes=300, questions=300, gallery=40, foils=80),
-    "small": ScenesConfig(),
-    "medium": ScenesConfig(layout=Layout(image=64, grid=3, objects=4)),
-    "large": ScenesConfig(layout=Layout(image=128, grid=4, objects=5), train_images=10_000, train_questions=20_000),
-}
-"""By the size of the models that they are made for."""
-
-
 class Scenes:
     """The data source `scenes`. Parts are generated when they are first asked for, and kept."""
 
-    def __init__(self, config: ScenesConfig, *, name: str = "scenes", regions: bool = False) -> None:
-        """With ``regions``, models read the boxes of the objects and what is in them; what is shown stays the same."""
+    def __init__(
+        self, config: ScenesConfig, *, name: str = "scenes", regions: Literal["", "known", "detected"] = ""
+    ) -> None:
+        """With ``regions``, models read boxes, of the objects or of what a detector found, and what is in them; what is
+        shown stays the same."""
         self.name, self.config, self.regions = name, config, regions
+        self._detector = SceneDetector(layout=config.layout, folder=kept_in())
+        most = {"": None, "known": config.layout.objects, "detected": self._detector.most}
         self.geometry = Geometry(
             image=(config.layout.image, config.layout.image),
             text_len=scene_text.TEXT_LEN,
@@ -120,7 +89,7 @@ class Scenes:
             cls=scene_text.CLS,
             sep=scene_text.SEP,
             mask=scene_text.MASK,
-            regions=config.layout.objects if regions else None,
+            regions=most[regions],
         )
         self._pictures: dict[str, Pictures] = {}
 
@@ -232,7 +201,22 @@ class Scenes:
         if train and config.noise:
             shown = scenes.rows(np.arange(len(statement)) % len(scenes))
             statement = scene_text.corrupt(stream("noise", seed), shown, statement, config.noise)
-        return ScenePairs(self._show(split, scenes), statement, scenes.group)
+        return ScenePairs(self._show(split, scenes), statement, scenes)
+
+    def captions(self, split: str) -> SceneCaptions:
+        """Pictures with up to five true captions each, of which the first is that of `pairs`."""
+        scenes, seed = self.scenes(split), self.config.seed if split == "train" else 0
+        statement = scene_text.describe(stream("captions", split, seed), scenes, REFERENCES)
+        return SceneCaptions(self._show(split, scenes), statement, scenes)
+
+    def encode(self, texts: Sequence[str]) -> Text:
+        """Words of the vocabulary -> tokens, all of one length."""
+        return as_text(WordTokenizer(scene_text.WORDS).encode(texts, self.geometry.text_len).ids)
+
+    def decode(self, text: Text) -> list[str]:
+        """Tokens -> words, without start, end and padding."""
+        words = WordTokenizer(scene_text.WORDS)
+        return [words.decode(ids) for ids in text.ids.tolist()]
 
     def gallery(self, name: str = "test") -> SceneGallery:
         """A retrieval gallery; `galleries` says what there is."""
@@ -271,8 +255,20 @@ class Scenes:
             seed = self.config.seed if split.endswith("train") else 0
             pictures = render(scenes, stream("pictures", split, seed), cover)
             pictures.setflags(write=False)
-            self._pictures[split] = cut(pictures, scenes, cover) if self.regions else pictures
+            self._pictures[split] = self._as_read(pictures, scenes, cover)
         return self._pictures[split]
+
+    def _as_read(self, pictures: np.ndarray, scenes: SceneTable, cover: np.ndarray | None) -> Pictures:
+        if self.regions == "detected":
+            return Cutouts(pictures, self._detector.boxes(pictures))
+        return cut(pictures, scenes, cover) if self.regions else pictures
+
+    def detector(self) -> Mapping[str, Any]:
+        """What found the regions, and how well it does on the pictures of ``val``; empty where none was looked for."""
+        if self.regions != "detected":
+            return {}
+        scenes = self.scenes("val")
+        return self._detector.described(painted(self._show("val", scenes)), scenes.boxes)
 
     @property
     def hash(self) -> str:
