@@ -6,16 +6,21 @@ The package is optional: it is imported only where events are asked for.
 from __future__ import annotations
 
 import importlib.util
+import os
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlpbench.benchmarks.fields import SuiteError
+from vlpbench.benchmarks.worker import BOARD_VARIABLE
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from vlpbench.benchmarks.curve import Curve
     from vlpbench.benchmarks.loop import Progress
     from vlpbench.benchmarks.schedule import TrainConfig
+    from vlpbench.results.record import Cell
 
 
 def require() -> None:
@@ -73,3 +78,35 @@ class Events:
     def close(self) -> None:
         """Ends the file."""
         self._writer.close()
+
+
+@contextmanager
+def written(
+    cell: Cell, key: str, config: TrainConfig, objectives: tuple[str, ...], progress: Progress | None
+) -> Iterator[Progress | None]:
+    """``progress`` of a pre-training, with events written as it tells of itself where they are asked for."""
+    folder = _run_folder(cell, key)
+    if folder is None:
+        yield progress
+        return
+    events = Events(folder, config)
+    try:
+        yield events.progress(objectives, progress)
+    finally:
+        events.close()
+
+
+def replayed(cell: Cell, key: str, config: TrainConfig, curve: Curve) -> None:
+    """Writes the events of a pre-training that was found finished, where they are asked for and not there already."""
+    folder = _run_folder(cell, key)
+    if folder is None or folder.exists():
+        return
+    events = Events(folder, config)
+    events.replay(curve)
+    events.close()
+
+
+def _run_folder(cell: Cell, key: str) -> Path | None:
+    """Where the events of a pre-training go; None where none are asked for."""
+    given = os.environ.get(BOARD_VARIABLE)
+    return Path(given) / f"{cell.arch}-{cell.momentum}-{key}" if given else None

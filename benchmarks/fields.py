@@ -11,13 +11,14 @@ from vlpbench.archs.objectives import table as objectives
 from vlpbench.archs.registry import UnknownName, nearest
 from vlpbench.archs.types import Unsupported
 from vlpbench.benchmarks.measures import base as measures
+from vlpbench.results.matrix import SuiteError, axis_values, shown
 from vlpbench.results.record import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-SEPARATORS = {"objectives": "+", "distilled": "+", "weights": "+", "image": "x"}
-"""Fields of several values, and what separates them in a string."""
+__all__ = ["SuiteError", "axis_values", "check_value", "label", "normalise", "select", "shown"]
+
 TRAINING = (
     "objectives",
     "weights",
@@ -28,62 +29,14 @@ TRAINING = (
     "momentum_rate",
     "alpha",
     "label_smoothing",
+    "captions",
+    "positives",
+    "whole_words",
+    "augment",
     "code",
 )
 """Fields that a measure without training does not look at."""
-_EXAMPLES = {"objectives": "itc+itm+mlm", "distilled": "itc+mlm", "weights": "1+1+0.5", "image": "224x224"}
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-
-
-class SuiteError(ValueError):
-    """A suite that cannot be read. The message names file, line, what is wrong and the nearest right thing."""
-
-
-def axis_values(key: str, value: Any) -> list[Any]:
-    """The items of an axis, each as the cell wants it.
-
-    Raises:
-        ValueError: for a list of which nobody can tell whether it is an axis or one value.
-    """
-    items = value if isinstance(value, list) else [value]
-    if key == "changes":
-        if not all(isinstance(item, dict) for item in items):
-            raise ValueError(f"changes = {value!r} must be a table, such as {{ depth = 2 }}, or a list of tables")
-        return [tuple(sorted(item.items())) for item in items]
-    if not items:
-        raise ValueError(f"{key} = [] has no value, so there would be no cell; leave the key out or name a value")
-    if key not in SEPARATORS:
-        return items
-    separator = SEPARATORS[key]
-    plain = [item for item in items if not isinstance(item, list) and separator not in str(item)]
-    if isinstance(value, list) and len(plain) == len(items) and (len(items) > 1 or key == "image"):
-        one = separator.join(str(item) for item in items)
-        raise ValueError(
-            f"{key} = {value!r} may be an axis or one value: write {one!r} for one value, lists in the list for an axis"
-        )
-    return [tuple(item) if isinstance(item, list) else _split(key, item, separator) for item in items]
-
-
-def _split(key: str, item: Any, separator: str) -> tuple[Any, ...]:
-    parts = [part.strip() for part in str(item).split(separator)] if item != "" else []
-    kind: Callable[[str], Any] = {"objectives": str, "distilled": str, "weights": float, "image": int}[key]
-    try:
-        return tuple(kind(part) for part in parts)
-    except ValueError:
-        raise ValueError(f"{key} = {item!r} cannot be read; write for example {_EXAMPLES[key]!r}") from None
-
-
-def shown(value: Any) -> str:
-    """A value as a suite file writes it; of changes their names and values."""
-    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
-        return "+".join(f"{name}={item}" for name, item in value)
-    if isinstance(value, tuple):
-        return "+".join(str(item) for item in value) if not _is_image(value) else "x".join(str(item) for item in value)
-    return str(value)
-
-
-def _is_image(value: tuple[Any, ...]) -> bool:
-    return len(value) == 2 and all(isinstance(item, int) for item in value)
 
 
 _SAID = ("arch", "size", "measure", "objectives", "momentum")
@@ -126,6 +79,8 @@ def check_value(key: str, value: Any) -> None:
             raise UnknownName(nearest("device", str(value), ["auto", "cpu", "cuda", "cuda:0"]))
     elif key == "data":
         _check_data(str(value))
+    elif key == "data_options":
+        _check_options(value)
     elif options := _options(key):
         _one_of(key, value, options)
 
@@ -148,16 +103,37 @@ def _check_data(name: str) -> None:
     _one_of("data source", name, ["random", *sources.names()])
 
 
+def _check_options(value: Iterable[tuple[str, Any]]) -> None:
+    from vlpbench.benchmarks.data.base import DataError
+    from vlpbench.benchmarks.data.options import options_of
+
+    try:
+        options_of(value)
+    except DataError as error:
+        raise ValueError(str(error)) from error
+
+
 def normalise(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fills in the objectives of the architecture's paper for a measure that trains, and drops what does not matter to
     one that does not, so that equal work is one cell."""
     kept = dict(values)
+    if measures.spec(kept["measure"]).kind != "accuracy":
+        kept.pop("checkpoint", None)  # no cost depends on the values of weights
+        kept.pop("protocol", None)
+    if registry.get(kept["arch"]).input == "pixels":
+        kept.pop("boxes", None)
     if not measures.spec(kept["measure"]).trains:
         for key in TRAINING:
             kept.pop(key, None)
     elif not kept.get("objectives"):
         kept["objectives"] = registry.get(kept["arch"]).objectives
     return kept
+
+
+def reads(cell: Cell) -> str:
+    """What a cell's architecture reads of an image, as `vlpbench.benchmarks.data.sources.open_source` wants it."""
+    given = registry.get(cell.arch).input
+    return "detected" if given == "regions" and cell.boxes == "detected" else given
 
 
 def select(cells: Iterable[Cell], expression: str) -> list[Cell]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import time
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from vlpbench.archs.heads import ClassifierHead
 from vlpbench.archs.objectives.momentum import Momentum
 from vlpbench.archs.types import Can, Unsupported
 from vlpbench.benchmarks import schedule
-from vlpbench.benchmarks.data.base import DataError
+from vlpbench.benchmarks.augment import augmented
+from vlpbench.benchmarks.data.base import Choice, DataError, Labelled
+from vlpbench.benchmarks.data.faults import left_out
 from vlpbench.benchmarks.loop import fit
 from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.metrics import Rate, by_kind
@@ -28,13 +31,14 @@ from vlpbench.benchmarks.train import cache_folder, open_data, pretrain, state_f
 from vlpbench.results.packed import packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from vlpbench.archs.model import VLModel
     from vlpbench.benchmarks.curve import Curve
     from vlpbench.benchmarks.data.base import Source
+    from vlpbench.benchmarks.loop import Task
     from vlpbench.benchmarks.subject import Subject
     from vlpbench.benchmarks.train import Pretrained
 
@@ -45,40 +49,17 @@ FURTHER = ("comp",)
 """Splits that only the detail tells of, where a source has them."""
 
 
-class Labelled(Protocol):
-    """What is classified: rows of several kinds."""
-
-    kinds: tuple[str, ...]
-    kind: np.ndarray
-    """(rows,) int64 index into ``kinds``."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, rows: np.ndarray) -> Any:
-        """The rows (K,) int64, as the classifier takes them."""
-        ...
-
-
-class Choice(Labelled, Protocol):
-    """What is classified by labels of its own, and has a hash of its own."""
-
-    labels: tuple[str, ...]
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 over the content."""
-        ...
-
-
 D = TypeVar("D", bound=Labelled)
 C = TypeVar("C", bound=Choice)
+K = TypeVar("K", bound="Task")
 
 
 class Classifying(ABC, Generic[D]):
     """A model with a classifier, a `vlpbench.benchmarks.loop.Task`.
 
     With ``finetune_momentum = "distill"`` a momentum copy, which starts as the pre-trained model and moves as in
-    pre-training, softens the targets (ALBEF, section 3.3).
+    pre-training, softens the targets (ALBEF, section 3.3). With ``code = "official"`` it moves before it is asked, and
+    its dropout is active.
     """
 
     loss = "answer"
@@ -96,7 +77,8 @@ class Classifying(ABC, Generic[D]):
         self.recipe, self.config = recipe_of(subject.cell), schedule.finetuning(subject.cell)
         self.teacher = None
         if subject.cell.finetune_momentum == "distill":
-            self.teacher = Momentum(self.student, rate=self.recipe.momentum_rate)
+            official = self.recipe.code == "official"
+            self.teacher = Momentum(self.student, rate=self.recipe.momentum_rate, dropout=official)
         self.module: nn.Module = nn.ModuleDict({"student": self.student})
         if self.teacher is not None:
             self.module.add_module("teacher", self.teacher)
@@ -108,6 +90,15 @@ class Classifying(ABC, Generic[D]):
     @abstractmethod
     def target(self, batch: Any) -> Tensor:
         """(B,) int64 classes of a batch of the data."""
+
+    @property
+    def reads(self) -> D:
+        """The data."""
+        return self.data
+
+    def supervised(self, logits: Tensor, batch: Any) -> Tensor:
+        """The loss of (B, classes) logits against the data's own targets."""
+        return F.cross_entropy(logits, self.target(batch).to(self.device))
 
     @property
     def rows(self) -> int:
@@ -126,8 +117,10 @@ class Classifying(ABC, Generic[D]):
     def losses(self, rows: np.ndarray, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Cross-entropy over the classes, to a share of alpha against the teacher's where there is one."""
         batch, config = self.data.batch(rows), self.config
+        if self.teacher is not None and self.recipe.code == "official":
+            self.teacher.update(self.student)
         logits = self.logits(batch)
-        loss = F.cross_entropy(logits, self.target(batch).to(self.device))
+        loss = self.supervised(logits, batch)
         if self.teacher is not None:
             epoch = self.rows // config.batch
             alpha = schedule.alpha_at(step, self.recipe.alpha, epoch=epoch, steps=config.steps)
@@ -141,7 +134,7 @@ class Classifying(ABC, Generic[D]):
 
     def after_step(self) -> None:
         """Moves the teacher."""
-        if self.teacher is not None:
+        if self.teacher is not None and self.recipe.code == "clean":
             self.teacher.update(self.student)
 
 
@@ -176,7 +169,9 @@ class Judged(Generic[D]):
     @property
     def majority(self) -> float:
         """Accuracy in percent of the most frequent class of each kind: what no look at image or words achieves."""
-        hits = sum(np.bincount(self.truth[self.data.kind == kind]).max() for kind in np.unique(self.data.kind))
+        known = self.truth >= 0  # where no class is right, none can be hit
+        kinds = np.unique(self.data.kind[known])
+        hits = sum(np.bincount(self.truth[known & (self.data.kind == kind)]).max() for kind in kinds)
         return 100 * float(hits) / len(self.truth)
 
     def detail(self) -> dict[str, Any]:
@@ -216,32 +211,48 @@ def require_fusion(subject: Subject, what: str) -> None:
         raise Unsupported(f"{arch} cannot fuse a picture with {what}; {arch}+late can")
 
 
-def finetuned(
-    subject: Subject, *, sets: Callable[[Source, str], D], task: Callable[[VLModel[Any, Any], D], Classifying[D]]
-) -> Trial[D]:
-    """Pre-trains, fine-tunes and evaluates as the subject's cell says.
+@contextmanager
+def tuning(
+    subject: Subject, *, sets: Callable[[Source, str], Any], task: Callable[[VLModel[Any, Any], Any], K]
+) -> Iterator[tuple[K, dict[str, Any], dict[str, Any]]]:
+    """Pre-trains and fine-tunes as the subject's cell says; settings and cache hold until the context ends.
 
     Args:
         subject: built for the cell; its model is trained in place.
         sets: the rows of a split of a source; raises `DataError` for a further split that the source lacks.
-        task: puts a classifier on the pre-trained model.
+        task: what to train the pre-trained model for, on the rows of ``train``.
+
+    Returns:
+        The task, its module in evaluation mode; the rows of every split to evaluate on; and the detail so far, to
+        which the time of the evaluation is added at the end.
     """
     source = open_data(subject.cell)
-    rows = sets(source, "train")
+    rows = augmented(sets(source, "train"), subject.cell, source.geometry)
     with subject.settings(), cache_folder() as cache:
         trained = pretrain(subject, source, cache=cache)
-        classifying = task(trained.learner.model, rows)
-        curve = _train(classifying, trained, source, cache)
+        tuned = task(trained.learner.model, rows)
+        curve = _train(tuned, subject, trained, source, cache)
+        config = schedule.finetuning(subject.cell)
+        detail = {
+            "data_hash": source.hash,
+            "pretraining": trained.detail(),
+            "finetuning": {"steps": config.steps, "batch": config.batch, "lr": config.lr, "curve": curve.as_dict()},
+        }
+        tuned.module.eval()
         start = time.process_time(), time.perf_counter()
-        found = {name: _evaluate(classifying, data) for name, data in _splits(source, sets).items()}
+        with torch.no_grad():
+            yield tuned, _splits(source, sets), detail
+        detail |= left_out(source)
         spent = {"cpu_seconds": time.process_time() - start[0], "wall_seconds": time.perf_counter() - start[1]}
-    config = classifying.config
-    detail = {
-        "data_hash": source.hash,
-        "pretraining": trained.detail(),
-        "finetuning": {"steps": config.steps, "batch": config.batch, "lr": config.lr, "curve": curve.as_dict()},
-        "evaluation": spent,
-    }
+        detail["evaluation"] = spent
+
+
+def finetuned(
+    subject: Subject, *, sets: Callable[[Source, str], D], task: Callable[[VLModel[Any, Any], D], Classifying[D]]
+) -> Trial[D]:
+    """Fine-tunes and evaluates a classifier, see `tuning`."""
+    with tuning(subject, sets=sets, task=task) as (classifying, splits, detail):
+        found = {name: _evaluate(classifying, data) for name, data in splits.items()}
     return Trial(found=found, detail=detail)
 
 
@@ -266,12 +277,12 @@ def described(rates: Mapping[str, Rate]) -> dict[str, Any]:
     return {name: {"percent": rate.percent, "total": rate.total} for name, rate in rates.items()}
 
 
-def _train(classifying: Classifying[Any], trained: Pretrained, source: Source, cache: Path) -> Curve:
-    subject = classifying.subject
+def _train(task: Task, subject: Subject, trained: Pretrained, source: Source, cache: Path) -> Curve:
+    config = schedule.finetuning(subject.cell)
     checkpoint = state_file(cache, f"{trained.key}-{subject.cell.id}", source, "checkpoint")
-    classifying.module.train()
+    task.module.train()
     autocast: Callable[[], AbstractContextManager[Any]] = subject.autocast
-    curve = fit(classifying, classifying.config, device=subject.device, autocast=autocast, checkpoint=checkpoint)
+    curve = fit(task, config, device=subject.device, autocast=autocast, checkpoint=checkpoint)
     checkpoint.remove()
     return curve
 
@@ -287,12 +298,10 @@ def _splits(source: Source, sets: Callable[[Source, str], D]) -> dict[str, D]:
 
 
 def _evaluate(classifying: Classifying[D], data: D) -> Judged[D]:
-    classifying.module.eval()
     answer, truth = [], []
-    with torch.no_grad():
-        for start in range(0, len(data), BATCH):
-            batch = data.batch(np.arange(start, min(start + BATCH, len(data))))
-            with classifying.subject.autocast():
-                answer.append(classifying.logits(batch).argmax(1).cpu().numpy())
-            truth.append(classifying.target(batch).numpy())
+    for start in range(0, len(data), BATCH):
+        batch = data.batch(np.arange(start, min(start + BATCH, len(data))))
+        with classifying.subject.autocast():
+            answer.append(classifying.logits(batch).argmax(1).cpu().numpy())
+        truth.append(classifying.target(batch).numpy())
     return Judged(answer=np.concatenate(answer), truth=np.concatenate(truth), data=data)

@@ -13,6 +13,7 @@ from vlpbench.archs.objectives.table import OBJECTIVES, impossible
 from vlpbench.archs.types import Can, Unsupported
 from vlpbench.benchmarks import schedule
 from vlpbench.benchmarks.measures import base as measures
+from vlpbench.benchmarks.weights import bare
 from vlpbench.results.index import standing
 from vlpbench.results.record import Status
 from vlpbench.results.store import FINAL
@@ -35,6 +36,8 @@ SCORERS = {"embed": Can.EMBED, "match": Can.FUSE, "rerank": Can.EMBED | Can.FUSE
 """What each way of scoring pairs needs of a model."""
 MATCHING = "itm"
 """The objective that trains a score of fused pairs."""
+WRITING = "lm"
+"""The objective that trains a decoder."""
 
 SECONDS = {
     "params": 1.5,
@@ -168,7 +171,7 @@ def unsupported(cell: Cell, env: Env) -> str | None:
         spec = registry.get(cell.arch)
     except Unsupported as error:
         return str(error)
-    checks = (_without_capability, _untrainable, _unmeasured, _blind, _without_place, _unscored)
+    checks = (_without_capability, _untrainable, _unmeasured, _blind, _without_place, _unscored, _unfiltered)
     return next((reason for check in checks if (reason := check(cell, spec, env))), None)
 
 
@@ -176,6 +179,8 @@ def _without_capability(cell: Cell, spec: ArchSpec, _: Env) -> str | None:
     missing = measures.spec(cell.measure).needs & ~spec.can
     if cell.size not in spec.sizes:
         return f"{cell.arch} has no size {cell.size!r}; it has {', '.join(spec.sizes)}"
+    if measures.spec(cell.measure).answers and not spec.answers:
+        return f"{cell.measure} needs DECODE or a decoder for answers, and {cell.arch} has neither"
     return f"{cell.measure} needs {' and '.join(missing.names())}, which {cell.arch} lacks" if missing else None
 
 
@@ -211,8 +216,12 @@ def _blind(cell: Cell, spec: ArchSpec, _: Env) -> str | None:
 
 def _without_place(cell: Cell, _: ArchSpec, env: Env) -> str | None:
     kind = measures.spec(cell.measure).kind
+    if bare(cell):
+        return f"{cell.measure} is of a trained model: give weights (--checkpoint {cell.arch}=FILE) or a budget"
     if cell.data == "random" and (kind == "accuracy" or cell.measure == "train_throughput"):
         return f"{cell.measure} needs data to learn from; name a source, such as data = 'scenes'"
+    if cell.data == "random" and cell.boxes == "detected":
+        return "boxes = 'detected' are looked for in pictures; name a source, such as data = 'scenes'"
     if cell.device.startswith("cuda") and env.gpu is None and kind != "count":
         return f"device {cell.device!r} is not there: no GPU is visible"
     if cell.measure == "max_batch" and cell.device == "cpu" and cell.memory_limit is None:
@@ -221,16 +230,32 @@ def _without_place(cell: Cell, _: ArchSpec, env: Env) -> str | None:
 
 
 def _unscored(cell: Cell, spec: ArchSpec, _: Env) -> str | None:
-    if cell.scorer is None:
+    scorer = cell.scorer
+    if scorer is None and cell.measure == "retrieval":
+        scorer = "embed" if Can.EMBED in spec.can else "match"  # what it is scored by where nothing is said
+    if scorer is None:
         return None
-    needed = SCORERS[cell.scorer]
-    objectives = ", ".join(cell.objectives)
+    needed, trained = SCORERS[scorer], cell.objectives or spec.objectives
+    objectives = ", ".join(trained)
     if missing := needed & ~spec.can:
-        return f"scorer {cell.scorer!r} needs {' and '.join(missing.names())}, which {cell.arch} lacks"
-    if Can.FUSE in needed and MATCHING not in cell.objectives:
-        return f"scorer {cell.scorer!r} needs the objective {MATCHING}, which is not among {objectives}"
-    if Can.EMBED in needed and not any(Can.EMBED in OBJECTIVES[name].needs for name in cell.objectives):
-        return f"scorer {cell.scorer!r} needs embeddings, and none of {objectives} trains them"
+        return f"scorer {scorer!r} needs {' and '.join(missing.names())}, which {cell.arch} lacks"
+    if Can.FUSE in needed and MATCHING not in trained:
+        return f"scorer {scorer!r} needs the objective {MATCHING}, which is not among {objectives}"
+    if Can.EMBED in needed and not any(Can.EMBED in OBJECTIVES[name].needs for name in trained):
+        return f"scorer {scorer!r} needs embeddings, and none of {objectives} trains them"
+    return None
+
+
+def _unfiltered(cell: Cell, spec: ArchSpec, _: Env) -> str | None:
+    if cell.captions == "given":
+        return None
+    what, needed = f"captions = {cell.captions!r}", Can.FUSE | Can.DECODE
+    if measures.spec(cell.measure).kind != "accuracy":
+        return f"{what} is a step before a training to the end, and {cell.measure} trains none"
+    if missing := needed & ~spec.can:
+        return f"{what} needs {' and '.join(missing.names())}, which {cell.arch} lacks"
+    if absent := [name for name in (WRITING, MATCHING) if name not in cell.objectives]:
+        return f"{what} needs the objective {' and '.join(absent)}, not among {', '.join(cell.objectives)}"
     return None
 
 
@@ -249,10 +274,10 @@ class _Estimates:
         """Estimate of a cell; ``trained`` collects the pre-trainings that earlier cells will have left behind."""
         kind = measures.spec(cell.measure).kind
         if kind == "accuracy":
-            key = sharing(cell)
-            first = key not in trained
-            trained.add(key)
-            return self.own.get(cell.id) or _accuracy_guess(cell, pretrain=first)
+            before = [cell, *([cell.model_copy(update={"captions": "given"})] if cell.captions != "given" else [])]
+            new = {sharing(one) for one in before} - trained
+            trained |= new
+            return self.own.get(cell.id) or _accuracy_guess(cell, pretrain=len(new))
         guess = SECONDS.get(cell.measure, 10.0) * SIZES.get(cell.size, 1.0)
         if kind != "count" and cell.size not in SIZES:
             guess *= max(1.0, cell.batch / BATCHES.get(cell.measure, 1))
@@ -265,7 +290,8 @@ def _like(cell: Cell) -> tuple[str, ...]:
     return (cell.measure, cell.size, cell.arch, cell.momentum, cell.device)
 
 
-def _accuracy_guess(cell: Cell, *, pretrain: bool) -> float:
+def _accuracy_guess(cell: Cell, *, pretrain: int) -> float:
+    """``pretrain`` trainings come before it."""
     finetune = cell.finetune or (0 if cell.measure in PRETRAINED else schedule.defaults(cell.size).finetune)
     teacher = 1.0 if cell.momentum == "off" else WITH_TEACHER
     steps = (cell.budget or 0) * teacher * pretrain + finetune * PICTURES.get(cell.measure, 1)

@@ -16,9 +16,9 @@ from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlpbench.benchmarks import schedule
+from vlpbench.benchmarks import events, schedule, weights
 from vlpbench.benchmarks.env import package_folder
-from vlpbench.benchmarks.worker import BOARD_VARIABLE, CACHE_VARIABLE
+from vlpbench.benchmarks.worker import CACHE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,11 +36,12 @@ if TYPE_CHECKING:
     from vlpbench.benchmarks.subject import Subject
     from vlpbench.results.record import Cell
 
-AFTERWARDS = ("measure", "scorer", "k", "finetune", "finetune_momentum")
+AFTERWARDS = ("measure", "scorer", "k", "finetune", "finetune_momentum", "augment")
 """Fields of a cell that pre-training does not read."""
 CODE = (
     ("vlpbench.archs", "**/*.py"),
     ("vlpbench.benchmarks.data", "**/*.py"),
+    ("vlpbench.benchmarks", "capfilt.py"),
     ("vlpbench.benchmarks", "curve.py"),
     ("vlpbench.benchmarks", "drift.py"),
     ("vlpbench.benchmarks", "loop.py"),
@@ -52,6 +53,7 @@ CODE = (
     ("vlpbench.benchmarks", "train.py"),
     ("vlpbench.benchmarks", "validation.py"),
     ("vlpbench.benchmarks", "vision.py"),
+    ("vlpbench.benchmarks", "weights.py"),
 )
 """Sources that determine the weights of a training and its curve."""
 
@@ -69,6 +71,12 @@ class Pretrained:
     """Whether it was found finished."""
     vision: dict[str, Any]
     """How the image side began, see `vlpbench.benchmarks.vision.begin`; empty where it is random."""
+    captions: dict[str, Any]
+    """What became of the data's captions; empty where they are trained on as they are."""
+    detector: dict[str, Any]
+    """What found the regions that the model reads; empty where the data knows them, or for pixels."""
+    weights: dict[str, Any]
+    """What became of the weights that the cell names; empty for random ones."""
 
     def detail(self) -> dict[str, Any]:
         """For a record."""
@@ -79,7 +87,7 @@ class Pretrained:
             "batch": self.config.batch,
             "lr": self.config.lr,
             "curve": self.curve.as_dict(),
-        } | ({"vision": self.vision} if self.vision else {})
+        } | {name: found for name in ("vision", "captions", "detector", "weights") if (found := getattr(self, name))}
 
 
 def pretrain_key(cell: Cell) -> str:
@@ -94,6 +102,9 @@ def pretrain_key(cell: Cell) -> str:
 def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progress | None = None) -> Pretrained:
     """Trains the subject's model as its cell says, or takes the weights that an equal training left in ``cache``.
 
+    Without a budget a cell is taken as it is: with the weights that it names, or, where it names steps of fine-tuning,
+    with random ones, so that a task is learnt from nothing.
+
     A training that was killed goes on from its last checkpoint, on a CPU to the same bits. Only one process trains a
     key at a time; others wait for its result. The subject's settings are the caller's to enter.
 
@@ -106,13 +117,17 @@ def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progres
     Raises:
         Diverged: for a loss that is not finite or has exploded.
         Unsupported: for objectives that the architecture cannot train.
+        CheckpointError: for weights of the cell that do not fit, or are no whole model where nothing is trained.
         ValueError: for a cell that names no budget, or a batch that cannot be filled.
     """
     from vlpbench.benchmarks.checkpoint import locked
     from vlpbench.benchmarks.curve import Curve
+    from vlpbench.benchmarks.data.base import Detecting
     from vlpbench.benchmarks.vision import begin
 
     cell = subject.cell
+    if cell.budget is None and (cell.checkpoint is not None or cell.finetune is not None):
+        return _as_it_is(subject)
     config = schedule.pretraining(cell)
     key = pretrain_key(cell)
     vision = begin(subject, source, cache=cache)
@@ -122,15 +137,51 @@ def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progres
         state = finished.load()
         if state is not None:
             learner.load_state_dict(state["learner"])
-            curve = Curve.of(state["curve"])
-            _write_events(cell, key, config, curve)
+            curve, captions = Curve.of(state["curve"]), state["captions"]
+            events.replayed(cell, key, config, curve)
         else:
-            with _with_events(cell, key, config, learner, progress) as told:
-                curve = _train(subject, learner, source, config, checkpoint, told)
-            finished.save({"learner": learner.state_dict(), "curve": curve.as_dict()})
+            pairs, captions = _pairs(subject, source, cache, progress)
+            with events.written(cell, key, config, learner.recipe.objectives, progress) as told:
+                curve = _train(subject, learner, source, pairs, config, checkpoint, told)
+            finished.save({"learner": learner.state_dict(), "curve": curve.as_dict(), "captions": captions})
             checkpoint.remove()
     return Pretrained(
-        learner=learner.eval(), curve=curve, config=config, key=key, cached=state is not None, vision=vision
+        learner=learner.eval(),
+        curve=curve,
+        config=config,
+        key=key,
+        cached=state is not None,
+        vision=vision,
+        captions=captions,
+        detector=dict(source.detector()) if isinstance(source, Detecting) else {},
+        weights=subject.loaded or {},
+    )
+
+
+def _as_it_is(subject: Subject) -> Pretrained:
+    """The subject's own weights, brought or random, of which nothing is trained."""
+    from vlpbench.archs.pretrained import CheckpointError
+    from vlpbench.benchmarks.curve import Curve
+    from vlpbench.benchmarks.plan import PRETRAINED
+
+    cell, learner = subject.cell, subject.learner().eval()
+    found = subject.loaded or {}
+    if cell.checkpoint is None and cell.measure in PRETRAINED:
+        raise ValueError(f"cell {cell.id} ({cell.arch}, {cell.measure}) names no budget; set budget = STEPS")
+    if "part" in found and cell.measure in PRETRAINED:
+        raise CheckpointError(
+            f"{cell.checkpoint} holds {found['part']} alone: it is where a training starts; give the cell a budget"
+        )
+    return Pretrained(
+        learner=learner,
+        curve=Curve(),
+        config=replace(schedule.finetuning(cell), steps=0, lr=0.0),
+        key=pretrain_key(cell),
+        cached=False,
+        vision={},
+        captions={},
+        detector={},
+        weights=found,
     )
 
 
@@ -141,11 +192,11 @@ def open_data(cell: Cell) -> Source:
         UnknownName: for an unknown source, or one that has no data for the cell's size.
         DataError: for data that cannot be used.
     """
-    from vlpbench.archs import registry
     from vlpbench.benchmarks.data.sources import open_source
+    from vlpbench.benchmarks.fields import reads
 
-    reads = registry.get(cell.arch).input
-    return open_source(cell.data, size=cell.size, noise=cell.noise, seed=cell.seed, reads=reads)
+    how = weights.reads(cell)
+    return open_source(cell.data, size=cell.size, noise=cell.noise, seed=cell.seed, reads=reads(cell), **how)
 
 
 @contextmanager
@@ -163,7 +214,7 @@ def state_file(cache: Path, key: str, source: Source, kind: str) -> StateFile:
     """The file of a training in a cache folder; it is only used with the data it was made from."""
     from vlpbench.benchmarks.checkpoint import StateFile
 
-    return StateFile(path=cache / f"{key}.{kind}", key=f"{key} {source.hash}")
+    return StateFile(path=cache / f"{key}.{kind}", key=f"{key} {source.hash} {source.geometry.vocabulary}".strip())
 
 
 @dataclass(kw_only=True)
@@ -176,6 +227,11 @@ class Pretraining:
     config: TrainConfig
 
     @property
+    def reads(self) -> Pairs:
+        """The pairs."""
+        return self.pairs
+
+    @property
     def rows(self) -> int:
         """Pairs."""
         return len(self.pairs)
@@ -186,13 +242,13 @@ class Pretraining:
 
     def losses(self, rows: np.ndarray, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One loss for each objective. Masks are drawn before the batch is moved, so no step waits for a device."""
-        from vlpbench.archs.learner import Draws, draw_masked
+        from vlpbench.archs.learner import Draws
 
         learner, recipe = self.module, self.module.recipe
         batch = self.pairs.batch(rows)
         masked = None
         if any(objective.masks for objective in learner.objectives.values()):
-            masked = draw_masked(batch.text, learner.tokens, recipe.mlm_probability, generator)
+            masked = learner.mask(batch.text, generator)
             masked = replace(
                 masked,
                 text=text_to(masked.text, self.device),
@@ -231,10 +287,20 @@ def batch_to(batch: Batch, device: torch.device) -> Batch:
     )
 
 
+def _pairs(subject: Subject, source: Source, cache: Path, progress: Progress | None) -> tuple[Pairs, dict[str, Any]]:
+    """What is trained on, and how it came to be."""
+    if subject.cell.captions == "given":
+        return source.pairs("train"), {}
+    from vlpbench.benchmarks.capfilt import bootstrapped
+
+    return bootstrapped(subject, source, cache=cache, progress=progress)
+
+
 def _train(
     subject: Subject,
     learner: Learner,
     source: Source,
+    pairs: Pairs,
     config: TrainConfig,
     checkpoint: StateFile,
     progress: Progress | None,
@@ -242,7 +308,7 @@ def _train(
     from vlpbench.benchmarks.loop import fit
     from vlpbench.benchmarks.validation import watch
 
-    task = Pretraining(module=learner.train(), pairs=source.pairs("train"), device=subject.device, config=config)
+    task = Pretraining(module=learner.train(), pairs=pairs, device=subject.device, config=config)
     return fit(
         task,
         config,
@@ -252,42 +318,6 @@ def _train(
         progress=progress,
         watch=watch(subject, task, source, config),
     )
-
-
-def _run_folder(cell: Cell, key: str) -> Path | None:
-    """Where the events of a pre-training go; None where none are asked for."""
-    given = os.environ.get(BOARD_VARIABLE)
-    return Path(given) / f"{cell.arch}-{cell.momentum}-{key}" if given else None
-
-
-@contextmanager
-def _with_events(
-    cell: Cell, key: str, config: TrainConfig, learner: Learner, progress: Progress | None
-) -> Iterator[Progress | None]:
-    """``progress``, with events written as the training tells of itself."""
-    folder = _run_folder(cell, key)
-    if folder is None:
-        yield progress
-        return
-    from vlpbench.benchmarks.events import Events
-
-    events = Events(folder, config)
-    try:
-        yield events.progress(learner.recipe.objectives, progress)
-    finally:
-        events.close()
-
-
-def _write_events(cell: Cell, key: str, config: TrainConfig, curve: Curve) -> None:
-    """Events of a training that was found finished, unless they are there already."""
-    folder = _run_folder(cell, key)
-    if folder is None or folder.exists():
-        return
-    from vlpbench.benchmarks.events import Events
-
-    events = Events(folder, config)
-    events.replay(curve)
-    events.close()
 
 
 @once

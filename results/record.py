@@ -59,6 +59,11 @@ class Cell(Strict):
     negatives: Literal["hard", "uniform", "replace"] = "hard"
     """How ITM draws its negatives; ``hard`` falls back to ``uniform`` where the model cannot embed; ``replace`` swaps
     the image of every second pair and adds none."""
+    positives: Literal["image", "pair"] = "image"
+    """What belongs together: all pairs that show the same image, or each pair alone, as in ALBEF's released
+    pre-training."""
+    whole_words: bool = False
+    """Whether masked language modelling chooses words and not tokens."""
     queue_size: Positive | None = None
     """Negatives held by the momentum queue; None is the paper's for the size (65,536 at base)."""
     momentum_rate: Probability | None = None
@@ -89,8 +94,12 @@ class Cell(Strict):
     """What a search for the largest batch may fill, such as 8GiB; None is the GPU's memory, and an error on a CPU."""
     data: str = "random"
     """Data source: ``random`` inputs, or the name of a data set."""
+    data_options: tuple[tuple[str, Option], ...] = ()
+    """How a data set's files are read, sorted by name: ``faulty``, ``captions``, ``clean``, ``least``."""
     noise: Probability = 0.0
     """Share of training captions that are corrupted."""
+    captions: Literal["given", "capfilt"] = "given"
+    """Training captions: those of the data, or those and written ones, of which a filter keeps some (BLIP, section 4.3)."""
     vision_init: Literal["random", "labelled"] = "random"
     """How the image side begins its pre-training: ``labelled`` takes it from a classifier of what the training pictures
     show, trained before without any text."""
@@ -102,6 +111,23 @@ class Cell(Strict):
     """Fine-tuning steps on the task, after pre-training."""
     finetune_momentum: Literal["off", "distill"] = "off"
     """``distill`` softens the targets of fine-tuning too, by a momentum copy, with the same rate and ``alpha``."""
+    augment: Literal["off", "randaugment"] = "off"
+    """Changes of the pictures that a task is fine-tuned on."""
+    boxes: Literal["known", "detected"] = "known"
+    """Whose regions an architecture that reads regions is given: those that the data knows, or a detector's."""
+    finetune_lr: Annotated[float, Field(gt=0)] | None = None
+    finetune_batch: Positive | None = None
+    """Rate and batch of fine-tuning; None is the size's."""
+    finetune_warmup: Probability | None = None
+    """Share of fine-tuning in which the rate rises; None is the size's own steps, an eighth at the most."""
+    finetune_decay: Literal["cosine", "linear"] = "cosine"
+    """How the rate of fine-tuning falls after that."""
+    checkpoint: str | None = None
+    """Weights to begin with, as file name, ``@`` and hash of the content; None are random ones. With a budget they are
+    trained further, without one they are taken as they are."""
+    protocol: Literal["zero_shot", "zero_shot_coco_tuned", "finetuned"] | None = None
+    """What ``checkpoint`` was fine-tuned for: nothing, retrieval on COCO for a look at another data set, or retrieval on
+    the data set itself. It changes no number, it says which published ones are comparable."""
     lr: Annotated[float, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     changes: tuple[tuple[str, Option], ...] = ()
@@ -272,6 +298,16 @@ UNITS: dict[str, Quantity] = {
     "recall_mean": _q("%", "higher", "Mean recall"),
     "vqa_accuracy": _q("%", "higher", "VQA accuracy"),
     "vqa_binding": _q("%", "higher", "VQA accuracy, binding questions"),
+    "vqa_rank_accuracy": _q("%", "higher", "VQA accuracy, answers ranked"),
+    "vqa_rank_binding": _q("%", "higher", "VQA accuracy, answers ranked, binding questions"),
+    "vqa_generate_accuracy": _q("%", "higher", "VQA accuracy, answers generated"),
+    "vqa_generate_binding": _q("%", "higher", "VQA accuracy, answers generated, binding questions"),
+    "caption_cider": _q("1", "higher", "CIDEr"),
+    "caption_bleu4": _q("%", "higher", "BLEU-4"),
+    "caption_right": _q("%", "higher", "Captions that are right"),
+    "caption_cider_greedy": _q("1", "higher", "CIDEr, greedy"),
+    "caption_bleu4_greedy": _q("%", "higher", "BLEU-4, greedy"),
+    "caption_right_greedy": _q("%", "higher", "Captions that are right, greedy"),
     "reasoning_accuracy": _q("%", "higher", "Visual reasoning accuracy"),
     "entailment_accuracy": _q("%", "higher", "Visual entailment accuracy"),
     "mlm_right": _q("%", "higher", "Masked words, with the right image"),

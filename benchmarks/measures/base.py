@@ -52,6 +52,8 @@ class MeasureSpec:
     """The objective without which there is nothing to look at."""
     queue: bool = False
     """Whether it looks at a momentum queue."""
+    answers: bool = False
+    """Whether the architecture must write answers: by itself, or by a decoder for them (`ArchSpec.answerer`)."""
     bare: bool = False
     """Whether it is given a subject on the meta device, and builds what it runs in processes of its own."""
 
@@ -66,6 +68,7 @@ def _m(
     trains: bool = False,
     objective: str = "",
     queue: bool = False,
+    answers: bool = False,
     bare: bool = False,
     on_gpu: str = "",
     with_teacher: str = "",
@@ -81,6 +84,7 @@ def _m(
         trains=trains,
         objective=objective,
         queue=queue,
+        answers=answers,
         bare=bare,
     )
 
@@ -137,6 +141,22 @@ MEASURES: dict[str, MeasureSpec] = {
         _m("max_batch", "MaxBatch", "memory", "max_batch_inference max_batch_training", trains=True, bare=True),
         _m("retrieval", "Retrieval", "accuracy", "tr_r1 tr_r5 tr_r10 ir_r1 ir_r5 ir_r10 recall_mean", trains=True),
         _m("vqa", "VQA", "accuracy", "vqa_accuracy vqa_binding", needs=Can.FUSE, trains=True),
+        _m(
+            "vqa_decoder",
+            "DecoderVQA",
+            "accuracy",
+            "vqa_rank_accuracy vqa_rank_binding vqa_generate_accuracy vqa_generate_binding",
+            answers=True,
+            trains=True,
+        ),
+        _m(
+            "captioning",
+            "Captioning",
+            "accuracy",
+            "caption_cider caption_bleu4 caption_right caption_cider_greedy caption_bleu4_greedy caption_right_greedy",
+            needs=Can.DECODE,
+            trains=True,
+        ),
         _m("reasoning", "VisualReasoning", "accuracy", "reasoning_accuracy", needs=Can.FUSE, trains=True),
         _m("entailment", "VisualEntailment", "accuracy", "entailment_accuracy", needs=Can.FUSE, trains=True),
         _m(

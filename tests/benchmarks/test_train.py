@@ -305,6 +305,7 @@ OTHER = {
     "attention": "eager",
     "data": "scenes-few",
     "noise": 0.5,
+    "captions": "capfilt",
     "budget": 21,
     "lr": 0.1,
     "seed": 1,
@@ -316,6 +317,10 @@ OTHER = {
     "finetune_momentum": "distill",
     "distilled": ("itc",),
     "label_smoothing": 0.1,
+    "positives": "pair",
+    "whole_words": True,
+    "augment": "randaugment",
+    "boxes": "detected",
     "code": "official",
     "channels_last": True,
     "memory_limit": "1GiB",
@@ -325,7 +330,7 @@ OTHER = {
 @pytest.mark.parametrize("name", sorted(Cell.model_fields))
 def test_key_holds_what_determines_the_weights(name: str) -> None:
     same = pretrain_key(CELL) == pretrain_key(CELL.model_copy(update={name: OTHER[name]}))
-    assert same == (name in {"measure", "scorer", "k", "finetune", "finetune_momentum"})
+    assert same == (name in {"measure", "scorer", "k", "finetune", "finetune_momentum", "augment"})
 
 
 def test_key_needs_no_torch() -> None:
