@@ -1,0 +1,1 @@
+"""An architecture in a package of its own."""
