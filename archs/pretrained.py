@@ -59,7 +59,7 @@ def load(module: nn.Module, state: Mapping[str, Tensor], layout: Layout) -> None
         raise CheckpointError(
             f"the checkpoint does not fit layout {layout.name!r}: missing {missing}, unexpected {unexpected}"
         )
-    _check_ties(own, names, state)
+    check_ties(own, names, state)
     kept = {key: own[key] for key in own if key not in names}
     module.load_state_dict({key: state[official] for key, official in names.items()} | kept)
 
@@ -70,7 +70,8 @@ def save(module: nn.Module, layout: Layout) -> dict[str, Tensor]:
     return {official: tensor for key, tensor in own.items() if (official := layout.official(key)) is not None}
 
 
-def _check_ties(own: Mapping[str, Tensor], names: Mapping[str, str], state: Mapping[str, Tensor]) -> None:
+def check_ties(own: Mapping[str, Tensor], names: Mapping[str, str], state: Mapping[str, Tensor]) -> None:
+    """Raises `CheckpointError` where keys of ours share a tensor, and their official names hold different ones."""
     groups: dict[int, list[str]] = defaultdict(list)
     for key, official in names.items():
         if own[key].device.type != "meta":
@@ -144,11 +145,11 @@ ALBEF_PRETRAIN_NLVR = Layout(
 """`vlpbench.archs.albef_tasks.TextAssignment`, which has no teacher."""
 
 
-def resize_positions(positions: Tensor, grid: tuple[int, int], *, extra: int = 1) -> Tensor:
+def resize_positions(positions: Tensor, grid: tuple[int, int], *, extra: int = 1, antialias: bool = False) -> Tensor:
     """A ViT's position embedding (1, extra + N, D) of a square grid, resized to another (1, extra + rows * columns, D).
 
-    Bicubic without aligned corners; the first ``extra`` positions (class token) stay. A grid of the same size gives the
-    tensor itself.
+    Bicubic without aligned corners, smoothed where ``antialias`` asks for it; the first ``extra`` positions (class
+    token) stay. A grid of the same size gives the tensor itself.
 
     Raises:
         ValueError: if the N positions are no square.
@@ -160,7 +161,7 @@ def resize_positions(positions: Tensor, grid: tuple[int, int], *, extra: int = 1
     if grid == (side, side):
         return positions
     image = places.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    resized = F.interpolate(image, size=grid, mode="bicubic", align_corners=False)
+    resized = F.interpolate(image, size=grid, mode="bicubic", align_corners=False, antialias=antialias)
     return torch.cat([kept, resized.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
 

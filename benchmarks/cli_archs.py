@@ -64,6 +64,10 @@ def describe(spec: ArchSpec, size: str) -> dict[str, Any]:
         "size": size,
         "can": spec.can.names(),
         **outline(subject.model),
+        "inputs": {
+            name: {"described": side.described()} | asdict(side)
+            for name, side in (("image", spec.inputs.image), ("text", spec.inputs.text))
+        },
         "params": {name: int(params.values[f"params_{name}"][0]) for name in ("stored", "trainable", "touched")}
         | {"by_component": params.detail["by_component"]},
         "flops": {"forward": float(sum(parts.values())), "forward_backward": float(both)}
@@ -136,6 +140,8 @@ def parts_text(spec: ArchSpec, parts: dict[str, Any]) -> str:
         f"{tokens['image']} image tokens, {tokens['text']} text tokens, width {parts['width']}",
         f"layers: {layers['image']} image, {layers['text']} text, {layers['fusion']} fusion",
         *parts["notes"],
+        f"image: {parts['inputs']['image']['described']}",
+        f"text: {parts['inputs']['text']['described']}",
         "",
         f"parameters: {_si(params['stored'])} stored, {_si(params['trainable'])} trainable, "
         f"{_si(params['touched'])} touched by a forward",

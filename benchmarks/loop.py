@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from vlpbench.archs.learner import decay_groups
 from vlpbench.benchmarks.curve import WINDOW, Curve, Diverged, Meter, Watch
+from vlpbench.benchmarks.data.ahead import expecting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,6 +65,16 @@ class Skips(Protocol):
         ...
 
 
+@runtime_checkable
+class Reading(Protocol):
+    """A task whose data may be read ahead."""
+
+    @property
+    def reads(self) -> Any:
+        """What the rows of a step are asked of."""
+        ...
+
+
 class Rows:
     """The batches of an endless run of epochs; the rows that do not fill a last batch are left out of their epoch."""
 
@@ -110,7 +121,12 @@ def fit(
     run = _Run(task, config, device, checkpoint)
     if watch:
         run.meter.curve.looks.what = watch.what
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    rows = Rows(task, config)
+    upcoming = (rows.at(step) for step in range(run.done, config.steps))
+    with (
+        expecting(task.reads if isinstance(task, Reading) else None, upcoming),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
         for step in range(run.done, config.steps):
             losses, moved = run.step(step, autocast)
             run.meter.add(losses, moved=moved)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from vlpbench.archs.registry import UnknownName, nearest
@@ -97,6 +97,10 @@ def defaults(size: str) -> Defaults:
     return SIZES[size]
 
 
+OFFICIAL_BETAS = (0.9, 0.999)
+"""ALBEF's released code leaves AdamW's defaults, and clips no gradient."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training: everything the loop needs beside what is trained and on what."""
@@ -111,14 +115,18 @@ class TrainConfig:
     seed: int
     dtype: str = "fp32"
     """Type that autocast computes in; weights and optimiser stay in fp32."""
+    decay: Literal["cosine", "linear"] = "cosine"
+    """How the rate falls to 0 after the warm-up."""
     code: Literal["clean", "official"] = "clean"
     """Whose parameters decay: ours, or those of the released code."""
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of a step (from 0): linear warm-up, then half a cosine down to 0 at the last step."""
+        """Learning rate of a step (from 0): linear warm-up, then half a cosine, or a line, to 0 at the last step."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        if self.decay == "linear":
+            return self.lr * max(0.0, 1 - done)
         return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
@@ -151,9 +159,18 @@ def seeing(cell: Cell) -> TrainConfig:
 
 
 def finetuning(cell: Cell) -> TrainConfig:
-    """The cell's fine-tuning on a task; rate and batch are the size's, the same for every architecture."""
+    """The cell's fine-tuning on a task; what it leaves open is the size's, the same for every architecture."""
     row = defaults(cell.size)
-    return _config(row, steps=cell.finetune or row.finetune, batch=row.finetune_batch, lr=row.finetune_lr, cell=cell)
+    steps = cell.finetune or row.finetune
+    config = _config(
+        row,
+        steps=steps,
+        batch=cell.finetune_batch or row.finetune_batch,
+        lr=cell.finetune_lr or row.finetune_lr,
+        cell=cell,
+    )
+    warmup = config.warmup if cell.finetune_warmup is None else round(cell.finetune_warmup * steps)
+    return replace(config, warmup=warmup, decay=cell.finetune_decay)
 
 
 def _config(row: Defaults, *, steps: int, batch: int, lr: float, cell: Cell) -> TrainConfig:
@@ -163,8 +180,8 @@ def _config(row: Defaults, *, steps: int, batch: int, lr: float, cell: Cell) -> 
         lr=lr,
         warmup=min(row.warmup, steps // 8),
         weight_decay=row.weight_decay,
-        betas=row.betas,
-        clip=row.clip,
+        betas=row.betas if cell.code == "clean" else OFFICIAL_BETAS,
+        clip=row.clip if cell.code == "clean" else math.inf,
         seed=cell.seed,
         dtype=cell.dtype,
         code=cell.code,

@@ -5,6 +5,7 @@ Shape letters: B batch, L text tokens, H image height, W image width.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import math
@@ -18,7 +19,7 @@ import torch
 from vlpbench.archs import registry
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.types import Batch, Can, Masked, Negatives, Text
-from vlpbench.benchmarks import schedule, settings
+from vlpbench.benchmarks import fields, schedule, settings, weights
 from vlpbench.benchmarks.init import tiled_init
 from vlpbench.benchmarks.measures import base as measures
 
@@ -47,6 +48,8 @@ class Subject:
     tokens: SpecialTokens
     baseline: int
     """Resident bytes of the process after the model's code was imported and before its weights were allocated."""
+    loaded: dict[str, Any] | None = None
+    """What became of the weights that the cell names, once a learner was made."""
 
     def __post_init__(self) -> None:
         self.compiled = self.cell.compile and self.device.type != "meta"
@@ -68,7 +71,7 @@ class Subject:
         """
         device = torch.device("meta") if meta else settings.usable(cell)
         geometry = _geometry(cell)
-        changes = _changes(cell, geometry)
+        changes = weights.fit_vocabulary(cell, _changes(cell, geometry), weights.changes(cell))
         if measures.spec(cell.measure).kind == "memory" and not meta:
             _import_everything(cell, changes)
         baseline = psutil.Process().memory_info().rss
@@ -119,7 +122,10 @@ class Subject:
     def learner(self) -> Learner:
         """The model with the cell's objectives and momentum, in training mode, on the device.
 
+        A cell's own weights are loaded into model and heads; a momentum copy starts as they do.
+
         Raises:
+            CheckpointError: for weights that do not fit, key by key.
             Unsupported: for a combination that the architecture cannot train.
         """
         from vlpbench.archs.learner import Learner
@@ -127,6 +133,8 @@ class Subject:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), self.device:
             torch.manual_seed(self.cell.seed)
             learner = Learner(self.model, recipe_of(self.cell), self.tokens).train()
+        if (brought := weights.opened(self.cell)) is not None:
+            self.loaded = {"name": self.cell.checkpoint} | brought.load(learner).detail()
         if self.compiled:
             compile_verbs(learner)
         return learner
@@ -137,7 +145,7 @@ class Subject:
         On meta there is no token to look at: as many are masked as are expected to be, and negatives are given too, so
         that a batch of one can be counted.
         """
-        from vlpbench.archs.learner import Draws, draw_masked
+        from vlpbench.archs.learner import Draws
 
         masks = any(objective.masks for objective in learner.objectives.values())
         if self.device.type == "meta":
@@ -149,7 +157,7 @@ class Subject:
             return Draws()
         on_cpu = Text(ids=batch.text.ids.cpu(), mask=batch.text.mask.cpu())
         generator = torch.Generator().manual_seed(self.cell.seed)
-        masked = draw_masked(on_cpu, self.tokens, learner.recipe.mlm_probability, generator)
+        masked = learner.mask(on_cpu, generator)
         return Draws(
             masked=Masked(
                 text=Text(ids=masked.text.ids.to(self.device), mask=batch.text.mask.to(self.device)),
@@ -211,6 +219,8 @@ def recipe_of(cell: Cell) -> Recipe:
         momentum_rate=row.momentum_rate if cell.momentum_rate is None else cell.momentum_rate,
         alpha=row.alpha if cell.alpha is None else cell.alpha,
         mlm_probability=row.mlm_probability,
+        whole_words=cell.whole_words,
+        positives=cell.positives,
         temperature=row.temperature,
         label_smoothing=cell.label_smoothing,
         code=cell.code,
@@ -222,9 +232,8 @@ def special_tokens(geometry: Geometry | None, *, vocab_size: int) -> SpecialToke
     from vlpbench.archs.learner import SpecialTokens
 
     if geometry is not None:
-        return SpecialTokens(
-            pad=geometry.pad, cls=geometry.cls, sep=geometry.sep, mask=geometry.mask, vocab_size=geometry.vocab_size
-        )
+        names = [field.name for field in dataclasses.fields(SpecialTokens)]
+        return SpecialTokens(**{name: getattr(geometry, name) for name in names})
     first = 100 if vocab_size > 1000 else 0
     return SpecialTokens(pad=0, cls=first + 1, sep=first + 2, mask=first + 3, vocab_size=vocab_size)
 
@@ -265,7 +274,9 @@ def _geometry(cell: Cell) -> Geometry | None:
     if cell.data == "random":
         return None
     sources = importlib.import_module("vlpbench.benchmarks.data.sources")
-    return sources.open_source(cell.data, size=cell.size, seed=cell.seed, reads=registry.get(cell.arch).input).geometry
+    return sources.open_source(
+        cell.data, size=cell.size, seed=cell.seed, reads=fields.reads(cell), **weights.reads(cell)
+    ).geometry
 
 
 def _changes(cell: Cell, geometry: Geometry | None) -> dict[str, Any]:

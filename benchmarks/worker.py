@@ -30,6 +30,8 @@ BOARD_VARIABLE = "VLPBENCH_TENSORBOARD"
 """Environment variable with the folder in which pre-trainings write events; empty where none are asked for."""
 SCORES_VARIABLE = "VLPBENCH_SCORE_MEMORY"
 """Environment variable with the bytes of pair scores that may be held at once; empty for the default."""
+CHECKPOINTS_VARIABLE = "VLPBENCH_CHECKPOINTS"
+"""Environment variable by which a cell's process learns where weights lie, as JSON."""
 SUBJECT = "vlpbench.benchmarks.subject:Subject"
 TAIL = 12
 """Lines of a traceback that a record keeps."""
@@ -53,6 +55,8 @@ class Job:
     """Folder in which pre-trainings write events; empty for none."""
     score_memory: int | None = None
     """Bytes of pair scores that may be held at once; None for the default."""
+    checkpoints: str = ""
+    """Where the weights lie that cells name, as `vlpbench.benchmarks.weights.places` tells it."""
     log: str = os.devnull
     """File that takes what the process and its libraries print."""
 
@@ -80,6 +84,7 @@ def main(connection: Connection, job: Job) -> None:
     os.environ[CACHE_VARIABLE] = job.cache
     os.environ[BOARD_VARIABLE] = job.tensorboard
     os.environ[SCORES_VARIABLE] = str(job.score_memory or "")
+    os.environ[CHECKPOINTS_VARIABLE] = job.checkpoints
     connection.send(run(job))
     connection.close()
 
@@ -114,7 +119,9 @@ def classify(error: BaseException) -> tuple[Status, str]:
     sentence = f"{type(error).__name__}: {error}".strip()
     if isinstance(error, Unsupported):
         return Status.UNSUPPORTED, str(error)
-    if isinstance(error, DataError):
+    from vlpbench.archs.pretrained import CheckpointError
+
+    if isinstance(error, (DataError, CheckpointError)):
         return Status.ERROR, str(error)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return Status.OOM, sentence
@@ -133,7 +140,11 @@ def _measure(job: Job) -> Samples:
 def _left_out(job: Job) -> dict[str, str]:
     """What a record must say of an architecture that reads what another model found in the pixels."""
     reads = registry.get(job.cell.arch).input
-    return {} if reads == "pixels" else {"input": reads, "detector": "excluded"}
+    if reads == "pixels":
+        return {}
+    # Regions of data are found, or known, before a training or an evaluation begins: no time of theirs is in a record.
+    boxes = {} if job.cell.data == "random" else {"boxes": job.cell.boxes}
+    return {"input": reads, "detector": "excluded"} | boxes
 
 
 def _load(target: str) -> Any:

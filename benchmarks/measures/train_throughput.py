@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
 from vlpbench.archs.types import Batch, Text, Unsupported
 from vlpbench.benchmarks import clock
+from vlpbench.benchmarks.data import ahead
 from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.measures.train_step import Step
 from vlpbench.benchmarks.train import open_data
@@ -37,27 +39,30 @@ class TrainThroughput:
         if cell.data == "random":
             raise Unsupported("train_throughput reads data; name a source, such as data = 'scenes'")
         source = open_data(cell)
-        step = Step(subject)
-        feed = Feed(subject, step, source.pairs("train"))
-        with subject.settings():
+        pairs = source.pairs("train")
+        processes = ahead.workers() if isinstance(pairs, ahead.Readable) else 0
+        queued = processes * ahead.AHEAD
+        with subject.settings(), ahead.expecting(pairs, _rows(pairs, cell)):
+            feed = Feed(subject, Step(subject), pairs, queued=queued)
             warmup = clock.warm_up(feed.loaded, LIMITS)
             clock.warm_up(feed.ready, LIMITS)
-            steps = math.ceil(BURST / warmup.seconds)
+            steps = max(math.ceil(BURST / warmup.seconds), 4 * queued)
             bursts = max(LIMITS.least, min(LIMITS.most, int(LIMITS.seconds / (2 * steps * warmup.seconds))))
             feed.waits.clear()
             timing = clock.sample(
                 (lambda: feed.burst(steps, feed.loaded), lambda: feed.burst(steps, feed.ready)), bursts, warmup=warmup
             )
+            waits = feed.waits
         loaded, ready = ([steps * cell.batch / seconds for seconds in phase] for phase in timing.phases)
-        waits = feed.waits
         return Samples(
             values={"train_throughput": loaded, "train_throughput_model": ready, "loader_wait": waits},
             detail=timing.detail()
             | {
                 "pairs_per_step": cell.batch,
                 "steps_per_burst": steps,
-                "loader": "in the training thread",
-                "loader_share": sum(waits) / sum(timing.phases[0]),
+                "loader": f"{processes} processes ahead of the training" if processes else "in the training thread",
+                "loader_queued": queued,
+                "loader_share": fmean(waits) / (fmean(timing.phases[0]) / steps),
                 "data_hash": source.hash,
             },
             flags=timing.flags(),
@@ -67,11 +72,19 @@ class TrainThroughput:
 class Feed:
     """Gives a training step its batches, from a data source or from what lies on the device."""
 
-    def __init__(self, subject: Subject, step: Step, pairs: Pairs) -> None:
-        """The first batch is kept for `ready`."""
-        self.subject, self.step, self.pairs = subject, step, pairs
+    def __init__(self, subject: Subject, step: Step, pairs: Pairs, *, queued: int = 0) -> None:
+        """The first batch is kept for `ready`.
+
+        Args:
+            subject: whose step it is.
+            step: takes the batches.
+            pairs: what is read.
+            queued: batches that other processes may have made while none was asked for.
+        """
+        self.subject, self.step, self.pairs, self.queued = subject, step, pairs, queued
         self.waits: list[float] = []
-        """Seconds by step of `loaded`."""
+        """Seconds by step of `loaded`, without the first ``queued`` of a burst, which were made before it."""
+        self._place = 0
         self._rows = _rows(pairs, subject.cell)
         self._kept = self._load()
 
@@ -79,7 +92,10 @@ class Feed:
         """A step on the next rows of the data."""
         began = time.perf_counter()
         inputs = self._load()
-        self.waits.append(time.perf_counter() - began)
+        waited = time.perf_counter() - began
+        if self._place >= self.queued:
+            self.waits.append(waited)
+        self._place += 1
         self._run(inputs)
 
     def ready(self) -> None:
@@ -88,6 +104,7 @@ class Feed:
 
     def burst(self, steps: int, one: Callable[[], None]) -> None:
         """Steps that are waited for together."""
+        self._place = 0
         for _ in range(steps):
             one()
         clock.synchronize(self.subject.device)
