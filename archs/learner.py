@@ -14,6 +14,7 @@ from vlpbench.archs.objectives.base import Objective, Recipe, SpecialTokens, Tea
 from vlpbench.archs.objectives.itm import ITM, draw_negatives
 from vlpbench.archs.objectives.mlm import draw_masked
 from vlpbench.archs.objectives.momentum import Momentum
+from vlpbench.archs.objectives.mpp import draw_patches
 from vlpbench.archs.objectives.queue import Queue
 from vlpbench.archs.objectives.table import spec, undistilled
 from vlpbench.archs.types import Unsupported
@@ -21,7 +22,7 @@ from vlpbench.archs.types import Unsupported
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vlpbench.archs.types import Batch, Masked, Negatives
+    from vlpbench.archs.types import Batch, HiddenPatches, Masked, Negatives, Text
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -34,6 +35,7 @@ class Draws:
 
     masked: Masked | None = None
     negatives: Negatives | None = None
+    hidden: HiddenPatches | None = None
 
 
 class Learner(nn.Module):
@@ -90,7 +92,7 @@ class Learner(nn.Module):
         if not any(o.masks for o in self._objectives.values()):
             masked = None  # a masked text in the pass would be encoded, for nobody
         elif masked is None:
-            masked = draw_masked(batch.text, self.tokens, self.recipe.mlm_probability, generator)
+            masked = self.mask(batch.text, generator)
         if self.momentum is not None and self.training and self.recipe.code == "official":
             self.momentum.update(self.student())
         softened = any(o.masks and soft[name] > 0 for name, o in self._objectives.items())
@@ -99,10 +101,17 @@ class Learner(nn.Module):
             self.momentum.await_step(teacher.view.image_embed, teacher.view.text_embed, batch.sample_id)
         view = Pass(self.model, batch, masked=masked, negatives=draws.negatives)
         if view.negatives is None and any(o.matches for o in self._objectives.values()):
-            similarity = self._similarity(view, teacher)
-            replace = self.recipe.negatives == "replace"
-            view.negatives = draw_negatives(batch.sample_id, similarity, generator, replace=replace)
+            view.negatives = self._draw_negatives(view, teacher, generator)
+        if any(o.hides for o in self._objectives.values()):
+            view.hidden = draws.hidden or draw_patches(self.model, batch.image, generator)
+        for objective in self._objectives.values():
+            objective.prepare(view)
         return {name: o(view, teacher=teacher, alpha=soft[name]) for name, o in self._objectives.items()}
+
+    def mask(self, text: Text, generator: torch.Generator | None = None) -> Masked:
+        """Draws what masked language modelling predicts of a text."""
+        recipe = self.recipe
+        return draw_masked(text, self.tokens, recipe.mlm_probability, generator, whole_words=recipe.whole_words)
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum."""
@@ -164,6 +173,15 @@ class Learner(nn.Module):
             queue=_seeded("queue", lambda: Queue(size, width)) if queued else None,
             dropout=self.recipe.code == "official",
         )
+
+    def _draw_negatives(
+        self, view: Pass[Any, Any], teacher: TeacherView | None, generator: torch.Generator | None
+    ) -> Negatives:
+        ids = view.batch.sample_id
+        if self.recipe.positives == "pair":
+            ids = torch.arange(view.size, device=ids.device)
+        replace = self.recipe.negatives == "replace"
+        return draw_negatives(ids, self._similarity(view, teacher), generator, replace=replace)
 
     def _similarity(self, view: Pass[Any, Any], teacher: TeacherView | None) -> tuple[Tensor, Tensor] | None:
         if self.recipe.negatives != "hard":

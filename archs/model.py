@@ -15,7 +15,7 @@ from vlpbench.archs.types import Batch, Can, Fused, Structure, Text, Unsupported
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from vlpbench.archs.types import Masked, Negatives
+    from vlpbench.archs.types import HiddenPatches, Masked, Negatives
 
 I = TypeVar("I")  # noqa: E741 - the image state of an architecture, as in the interface's documentation
 T = TypeVar("T")
@@ -62,8 +62,7 @@ class VLModel(nn.Module, Generic[I, T]):
 
     can: Can = Can(0)
     components: ClassVar[Mapping[str, str]] = {}
-    """Prefix of a parameter's name -> component (``image``, ``text``, ``fusion``, ``embedding``, ``projection``,
-    ``head``); the longest matching prefix counts."""
+    """Prefix of a parameter's name -> component, such as ``image``; the longest matching prefix counts."""
 
     # Set by every subclass.
     image_size: tuple[int, int]
@@ -190,12 +189,7 @@ class Pass(Generic[I, T]):
     """
 
     def __init__(
-        self,
-        model: VLModel[I, T],
-        batch: Batch,
-        *,
-        masked: Masked | None = None,
-        negatives: Negatives | None = None,
+        self, model: VLModel[I, T], batch: Batch, *, masked: Masked | None = None, negatives: Negatives | None = None
     ) -> None:
         self.model = model
         self.batch = batch
@@ -203,6 +197,8 @@ class Pass(Generic[I, T]):
         """The masked text, drawn by the caller, so that student and teacher see the same one."""
         self.negatives = negatives
         """Wrong partners, drawn by the caller; may be set once similarities are known."""
+        self.hidden: HiddenPatches | None = None
+        """Patches to predict, set by the caller where an objective predicts them."""
         self._known: dict[str, Any] = {}
 
     @property
@@ -253,7 +249,7 @@ class Pass(Generic[I, T]):
         Raises:
             ValueError: if the pass was given no negatives.
         """
-        return self.once("fused_pairs", self._fuse_pairs)
+        return self.once("fused_pairs", lambda: self.model.fuse_pooled(*self.pairs()))
 
     @property
     def fused_masked(self) -> Fused:
@@ -284,16 +280,15 @@ class Pass(Generic[I, T]):
             return take(self._known["both_texts"], self._rows() + self.size)
         return self.model.encode_text(self.masked.text)
 
-    def _fuse_pairs(self) -> Tensor:
+    def pairs(self) -> tuple[I, T]:
+        """Image and text states of `fused_pairs`, before fusion."""
         if self.negatives is None:
             raise ValueError("this pass was given no negatives; pass `negatives=` to use a matching objective")
         own, negatives = self._rows(), self.negatives
         if negatives.replaced is not None:
-            rows = torch.where(negatives.replaced, negatives.image, own)
-            return self.model.fuse_pooled(take(self.image_prepared, rows), self.text)
+            return take(self.image_prepared, torch.where(negatives.replaced, negatives.image, own)), self.text
         images = take(self.image_prepared, torch.cat([own, negatives.image, own]))
-        texts = take(self.text, torch.cat([own, own, negatives.text]))
-        return self.model.fuse_pooled(images, texts)
+        return images, take(self.text, torch.cat([own, own, negatives.text]))
 
     def _rows(self) -> Tensor:
         return torch.arange(self.size, device=self.batch.image.device)

@@ -39,7 +39,7 @@ def transport_distance(
 def transport_plan(cost: Tensor, text_mask: Tensor, image_mask: Tensor, *, beta: float, steps: int) -> Tensor:
     """(B, L, N) mass moved from each text token to each image token, in all 1 for a pair; zero at padding."""
     both = text_mask[:, :, None] & image_mask[:, None, :]
-    rows, columns = (mask.sum(dim=1).to(cost.dtype)[:, None] for mask in (text_mask, image_mask))
+    rows, columns = (mask.sum(dim=1).clamp(min=1).to(cost.dtype)[:, None] for mask in (text_mask, image_mask))
     no_row, no_column = ((~mask).to(cost.dtype) * _NOWHERE for mask in (text_mask, image_mask))
     kernel = torch.exp(-cost / beta).masked_fill(~both, 0)
     plan = both.to(cost.dtype)

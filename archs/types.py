@@ -91,6 +91,32 @@ class Fused:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Joint:
+    """Image-text pairs with the tokens of both sides behind fusion, of a model that keeps those of the image too."""
+
+    pooled: Tensor
+    """(B, D)."""
+    text: Tensor
+    """(B, L, D)."""
+    image: Tensor
+    """(B, N, D)."""
+    text_mask: Tensor
+    """(B, L) bool, tokens that are aligned with the image."""
+    image_mask: Tensor
+    """(B, N) bool, tokens that are aligned with the text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenPatches:
+    """Patches of a batch of images that are to be predicted, row by row of the image."""
+
+    chosen: Tensor
+    """(B, N) bool, patches to predict."""
+    replaced: Tensor
+    """(B, N) bool, those of them that the model does not get to see."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Masked:
     """A masked copy of a batch's text for masked language modelling."""
 

@@ -17,7 +17,7 @@ from vlpbench.archs.blocks import BertEmbeddings, BertLayer, BertPredictionHead,
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.regions import BOX, RegionInput, Regions, with_sides
 from vlpbench.archs.registry import CROP, changed
-from vlpbench.archs.types import Can, Fused, Structure, Text
+from vlpbench.archs.types import Can, Fused, Joint, Structure, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,6 +176,12 @@ class Uniter(VLModel[Tokens, Tokens]):
         """The whole transformer over [text; regions]; pooled is the text's first token through a tanh layer."""
         x = self.joint(image, text)
         return Fused(pooled=self.pool(x), text=x[:, : text.x.shape[1]])
+
+    def fuse_tokens(self, image: Tokens, text: Tokens) -> Joint:
+        """The same with the regions; all tokens are aligned with them, [CLS] and [SEP] too."""
+        x = self.joint(image, text)
+        tokens, regions = x.split((text.x.shape[1], image.x.shape[1]), dim=1)
+        return Joint(pooled=self.pool(x), text=tokens, image=regions, text_mask=text.mask, image_mask=image.mask)
 
     def fuse_pooled(self, image: Tokens, text: Tokens) -> Tensor:
         """The same, the last layer for the text's first token alone."""

@@ -68,10 +68,9 @@ class Pretraining(nn.Module):
 
     def matching(self, image: Tokens, text: Text) -> tuple[Tensor, Tensor]:
         """Logits (B, 2), class 1 is a match, and transport distances (B,) between words and regions."""
-        words = self.model.encode_text(text)
-        x = self.model.joint(image, words)
-        tokens, regions = at_least_float32(x).split((words.x.shape[1], image.x.shape[1]), dim=1)
-        return self.itm_output(self.model.pool(x)), transport_distance(tokens, regions, text.mask, image.mask)
+        joint = self.model.fuse_tokens(image, self.model.encode_text(text))
+        tokens, regions = at_least_float32(joint.text), at_least_float32(joint.image)
+        return self.itm_output(joint.pooled), transport_distance(tokens, regions, joint.text_mask, joint.image_mask)
 
     def itm(self, image: Tokens, text: Text, match: Tensor, alignment: float = WRA_WEIGHT) -> Tensor:
         """Matching (equation 2), and alignment (equation 3): distances of matches are pulled in, of others pushed out.

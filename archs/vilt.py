@@ -1,11 +1,11 @@
 """ViLT (Kim, Son, Kim, 2021, arXiv:2102.03334): patches and words enter one transformer as they are.
 
-Blocks are timm's, and parameters carry the names of the released checkpoints. Differs from the released code in one
-respect that no output but the order of image tokens depends on: patches stay in their own order and all valid ones are
-kept, where the released code draws a random permutation at every call.
+Blocks are timm's, and parameters carry the names of the released checkpoints, which are loaded by
+`vlpbench.archs.vilt_tasks`. Patches stay in their own order and all valid ones are kept; the released code draws a
+random order at every call and in pre-training keeps 200 (``code``, ``keep``).
 
-Shape letters: B batch, L text tokens, N image tokens (class token included), D width, V vocabulary, h w patch rows and
-columns, P Q rows and columns of the learnt position grid.
+Shape letters: B batch, L text tokens, N image tokens (class token included), K patches kept, D width, V vocabulary, h w
+patch rows and columns, P Q rows and columns of the learnt position grid.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vlpbench.archs.blocks import BertEmbeddings, BertShape, ConvStem, MaskedHead, init_bert, init_by_fan_in
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.registry import changed
-from vlpbench.archs.types import Can, Fused, Structure, Text
+from vlpbench.archs.types import Can, Fused, HiddenPatches, Joint, Structure, Text
+from vlpbench.archs.vilt_parts import first_token, kept_patches, resized_positions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +47,11 @@ class ViltConfig:
     dropout: float = 0.0
     image_types: int = 1
     """Images that one text can go with: 2 for statements about a pair, each with a modality type of its own."""
+    keep: int | None = None
+    """Patches of an image that training keeps, at random among the valid ones; None is all, as in evaluation."""
+    code: Literal["clean", "official"] = "clean"
+    """``official`` puts the patches in a random order at every call, and takes for padding what sums to zero over the
+    channels, as the released code does."""
 
 
 SIZES: Mapping[str, ViltConfig] = {
@@ -89,16 +94,6 @@ SIZES: Mapping[str, ViltConfig] = {
 }
 """``base``: B/32 at the paper's largest image (section 3.2). ``small``, ``medium``: others' parameters within 10 %."""
 
-NOT_OURS: Mapping[str, str] = {
-    "mlm_score": "masked-token head: build it with `mlm_head`, which has the same names without this prefix",
-    "itm_score": "matching head, which belongs to its objective",
-    "mpp_score": "head of masked patch prediction, an ablation of the paper's section 4.4",
-    "rank_output": "retrieval head of fine-tuned checkpoints, which belongs to the task",
-    "vqa_classifier": "task head: a `ClassifierHead` has the same names without this prefix",
-    "nlvr2_classifier": "task head: a `ClassifierHead` has the same names without this prefix",
-}
-"""Keys, or first parts of keys, of released checkpoints that the model has no parameter for, and why."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
@@ -108,6 +103,8 @@ class Tokens:
     """(B, N or L, D)."""
     valid: Tensor
     """(B, N or L) bool, False where nobody may look."""
+    place: Tensor | None = None
+    """(B, K) int64, which patch each token behind the class token is; None where all are there in their own order."""
 
 
 class Vilt(VLModel[Tokens, Tokens]):
@@ -134,6 +131,7 @@ class Vilt(VLModel[Tokens, Tokens]):
             )
         self.image_size, self.text_len, self.vocab_size = config.image_size, config.text_len, config.vocab_size
         self.width, self.embed_dim, self.patch = config.width, 0, config.patch
+        self.keep, self.official = config.keep, config.code == "official"
         self.position_grid = (position_size[0] // config.patch, position_size[1] // config.patch)
         self.transformer: Any = VisionTransformer(
             img_size=position_size,
@@ -174,19 +172,7 @@ class Vilt(VLModel[Tokens, Tokens]):
         Raises:
             ValueError: for an image that patches do not cover.
         """
-        vit, patch = self.transformer, self.patch
-        if image.shape[2] % patch or image.shape[3] % patch:
-            raise ValueError(f"an image of {image.shape[2]} x {image.shape[3]} pixels is no multiple of patch {patch}")
-        patches = vit.patch_embed.proj(image)
-        if patches.ndim == 4:
-            patches = patches.flatten(2).transpose(1, 2)
-        valid = (image[:, :, ::patch, ::patch] != 0).any(dim=1)
-        first = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(image), -1, -1)
-        x = vit.pos_drop(torch.cat([first, patches + self._positions(valid)], dim=1))
-        return Tokens(
-            x=x + self.token_type_embeddings.weight[image_type],
-            valid=torch.cat([valid.new_ones(len(image), 1), valid.flatten(1)], dim=1),
-        )
+        return self._placed(image, self._patches(image), image_type)
 
     def encode_text(self, text: Text) -> Tokens:
         """BERT's word, position and segment embeddings, and the modality type."""
@@ -194,26 +180,49 @@ class Vilt(VLModel[Tokens, Tokens]):
 
     def see(self, image: Tensor) -> Tensor:
         """The transformer over the image's tokens alone: their class token, as of a ViT."""
-        tokens = self.encode_image(image)
-        x, seen = tokens.x, tokens.valid[:, None, None, :]
-        for block in self.transformer.blocks:
-            x = block(x, attn_mask=seen)
-        return self.transformer.norm(x)[:, 0]
+        return self._through(self.encode_image(image))[:, 0]
 
     def fuse(self, image: Tokens, text: Tokens) -> Fused:
         """The whole transformer over [text; image]; pooled is the text's first token through a tanh layer."""
-        x, seen = _joined(image, text)
-        for block in self.transformer.blocks:
-            x = block(x, attn_mask=seen)
-        x = self.transformer.norm(x)
-        return Fused(pooled=self._pool(x), text=x[:, : text.x.shape[1]])
+        x = self._through(text, image)
+        return Fused(pooled=self._pool(x, image, text), text=x[:, : text.x.shape[1]])
+
+    def fuse_tokens(self, image: Tokens, text: Tokens) -> Joint:
+        """The same with the image tokens. What is aligned are words, without [CLS] and the last token, and patches."""
+        x, length = self._through(text, image), text.x.shape[1]
+        place = torch.arange(length, device=x.device)
+        inner = (place > 0) & (place < text.valid.sum(dim=1, keepdim=True) - 1)
+        patches = torch.arange(image.x.shape[1], device=x.device) > 0
+        return Joint(
+            pooled=self._pool(x, image, text),
+            text=x[:, :length],
+            image=x[:, length:],
+            text_mask=text.valid & inner,
+            image_mask=image.valid & patches,
+        )
+
+    def predict_patches(
+        self, image: Tensor, text: Tokens, hidden: HiddenPatches, stand_in: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """States behind all blocks of patches (B, K, D) of which some are ``hidden`` behind ``stand_in`` (D,).
+
+        Returns:
+            The states; (B, K) which patches they are, None for all in order; (B, K) bool, False at padding.
+        """
+        patches = self._patches(image)
+        patches = torch.where(hidden.replaced[..., None], stand_in.to(patches.dtype), patches)
+        tokens = self._placed(image, patches, image_type=1)
+        x = self._through(text, tokens)[:, text.x.shape[1] + 1 :]
+        return x, tokens.place, tokens.valid[:, 1:]
 
     def fuse_pooled(self, image: Tokens, text: Tokens) -> Tensor:
         """The same, the last block for the text's first token alone."""
-        x, seen = _joined(image, text)
+        if not self.transformer.blocks:
+            return self.fuse(image, text).pooled
+        x, seen = _joined(text, image)
         for block in self.transformer.blocks[:-1]:
             x = block(x, attn_mask=seen)
-        return self._pool(self.transformer.norm(_first_token(self.transformer.blocks[-1], x, seen)))
+        return self._pool(self.transformer.norm(first_token(self.transformer.blocks[-1], x, seen)), image, text)
 
     def word_embedding(self) -> nn.Embedding:
         """BERT's."""
@@ -236,52 +245,50 @@ class Vilt(VLModel[Tokens, Tokens]):
             notes=(f"positions learnt for {self.position_grid[0]} x {self.position_grid[1]} patches",),
         )
 
-    def _pool(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.pooler["dense"](x[:, 0]))
+    def _patches(self, image: Tensor) -> Tensor:
+        """(B, h * w, D)."""
+        if image.shape[2] % self.patch or image.shape[3] % self.patch:
+            size = f"{image.shape[2]} x {image.shape[3]}"
+            raise ValueError(f"an image of {size} pixels is no multiple of patch {self.patch}")
+        patches = self.transformer.patch_embed.proj(image)
+        return patches.flatten(2).transpose(1, 2) if patches.ndim == 4 else patches
 
-    def _positions(self, valid: Tensor) -> Tensor:
-        """(B, h, w) bool -> (B, h * w, D), the position grid resampled to each image's valid rows and columns.
+    def _placed(self, image: Tensor, patches: Tensor, image_type: int) -> Tokens:
+        """Patches with all that is added to them, those that are kept, and which are padding."""
+        vit, corner = self.transformer, image[:, :, :: self.patch, :: self.patch]
+        valid = corner.sum(dim=1) != 0 if self.official else (corner != 0).any(dim=1)
+        patches, seen = patches + resized_positions(vit.pos_embed, self.position_grid, valid), valid.flatten(1)
+        place = kept_patches(seen, self.keep if self.training else None, shuffled=self.official)
+        if place is not None:
+            patches = patches.gather(1, place[..., None].expand(-1, -1, patches.shape[2]))
+            seen = seen.gather(1, place)
+        first = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(image), -1, -1)
+        return Tokens(
+            x=vit.pos_drop(torch.cat([first, patches], dim=1)) + self.token_type_embeddings.weight[image_type],
+            valid=torch.cat([seen.new_ones(len(image), 1), seen], dim=1),
+            place=place,
+        )
 
-        Equals a bilinear resize with aligned corners image by image, as two products with interpolation weights: no
-        size depends on the data, so it runs on the meta device and without a synchronisation.
-        """
-        P, Q = self.position_grid
-        grid = self.transformer.pos_embed[0, 1:]
-        rows = _weights(valid[:, :, 0].sum(dim=1), valid.shape[1], P).to(grid.dtype)
-        columns = _weights(valid[:, 0, :].sum(dim=1), valid.shape[2], Q).to(grid.dtype)
-        tall = (rows @ grid.view(P, -1)).unflatten(2, (Q, -1))
-        # Back to the parameters' type: under autocast the products are of low precision, the residual stream is not.
-        return (columns[:, None] @ tall).flatten(1, 2).to(grid.dtype)
+    def _through(self, *sides: Tokens) -> Tensor:
+        """All tokens behind all blocks and the norm, (B, L + N, D) of text and image."""
+        x, seen = _joined(*sides)
+        for block in self.transformer.blocks:
+            x = block(x, attn_mask=seen)
+        return self.transformer.norm(x)
+
+    def _pool(self, x: Tensor, image: Tokens, text: Tokens) -> Tensor:
+        """(B, D). Without any block the first token has seen nothing, so that the mean of all stands for the pair."""
+        first = x[:, 0]
+        if not self.transformer.blocks:
+            valid = torch.cat([text.valid, image.valid], dim=1).to(x.dtype)[..., None]
+            first = (x * valid).sum(dim=1) / valid.sum(dim=1)
+        return torch.tanh(self.pooler["dense"](first))
 
 
-def _joined(image: Tokens, text: Tokens) -> tuple[Tensor, Tensor]:
+def _joined(*sides: Tokens) -> tuple[Tensor, Tensor]:
     """[text; image], and (B, 1, 1, L + N) where it may be looked at: heads and queries alike."""
-    seen = torch.cat([text.valid, image.valid], dim=1)[:, None, None, :]
-    return torch.cat([text.x, image.x], dim=1), seen
-
-
-def _first_token(block: Any, x: Tensor, seen: Tensor) -> Tensor:
-    """What a timm block gives for the first token, (B, 1, D): its query over all keys and values."""
-    attention, first = block.attn, x[:, :1]
-    width, (weight, bias) = x.shape[2], (attention.qkv.weight, attention.qkv.bias)
-    normed = block.norm1(x)
-    query = F.linear(normed[:, :1], weight[:width], bias[:width])
-    key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
-    query, key, value = (t.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for t in (query, key, value))
-    dropout = attention.attn_drop.p if attention.training else 0.0
-    context = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
-    first = first + attention.proj_drop(attention.proj(context.transpose(1, 2).flatten(2)))
-    return first + block.mlp(block.norm2(first))
-
-
-def _weights(count: Tensor, target: int, source: int) -> Tensor:
-    """Linear interpolation with aligned corners from ``source`` points to ``count`` (B,) points: (B, target, source).
-
-    Rows from ``count`` on stand for padding and mean nothing.
-    """
-    step = (source - 1) / (count - 1).clamp(min=1)
-    place = torch.arange(target, device=count.device) * step[:, None]
-    return (1 - (place[:, :, None] - torch.arange(source, device=count.device)).abs()).clamp(min=0)
+    seen = torch.cat([side.valid for side in sides], dim=1)[:, None, None, :]
+    return torch.cat([side.x for side in sides], dim=1), seen
 
 
 def build(size: str, changes: Mapping[str, Any]) -> Vilt:
@@ -291,17 +298,3 @@ def build(size: str, changes: Mapping[str, Any]) -> Vilt:
         UnknownName: for a field that `ViltConfig` does not have.
     """
     return Vilt(changed(SIZES[size], changes, owner=f"vilt {size}"))
-
-
-def load_official(model: Vilt, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Loads a checkpoint in the layout of the released code, every key of it.
-
-    Returns:
-        The entries of the checkpoint that are in `NOT_OURS`, among them the heads.
-
-    Raises:
-        RuntimeError: for a key that is missing, unknown or of another shape.
-    """
-    apart = {key for key in state for name in NOT_OURS if key == name or key.startswith(name + ".")}
-    model.load_state_dict({key: value for key, value in state.items() if key not in apart})
-    return {key: value for key, value in state.items() if key in apart}

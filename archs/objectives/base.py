@@ -30,6 +30,8 @@ class SpecialTokens:
     sep: int | None
     mask: int
     vocab_size: int
+    inside: frozenset[int] = frozenset()
+    """Tokens that go on with the word before them; none where every token is a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,10 @@ class Recipe:
     alpha: float = 0.4
     """Weight of soft targets."""
     mlm_probability: float = 0.15
+    whole_words: bool = False
+    """Whether masked language modelling chooses words instead of tokens (ViLT, section 3.3)."""
+    positives: Literal["image", "pair"] = "image"
+    """What belongs together: all pairs that show the same image, or each pair alone (ALBEF's released pre-training)."""
     temperature: float = 0.07
     label_smoothing: float = 0.0
     """Of language modelling; BLIP's is 0.1."""
@@ -82,6 +88,8 @@ class Objective(nn.Module):
     """Whether it reads the pass's masked text."""
     matches: ClassVar[bool] = False
     """Whether it reads the pass's negatives."""
+    hides: ClassVar[bool] = False
+    """Whether it reads the pass's hidden patches."""
 
     def __init__(self, model: VLModel[Any, Any], recipe: Recipe) -> None:
         """Builds the head that ``model`` and ``recipe`` ask for; the model itself is not kept."""
@@ -94,6 +102,9 @@ class Objective(nn.Module):
     def similarity(self, view: Pass[Any, Any], teacher: TeacherView | None) -> tuple[Tensor, Tensor] | None:
         """Logits (B, B) of image b against the batch's texts, and of text b against its images; None if it has none."""
         return None
+
+    def prepare(self, view: Pass[Any, Any]) -> None:
+        """Leaves in the pass what it computes anyway and others would compute apart; called before any `forward`."""
 
     def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
         """The scalar float32 loss of one batch.

@@ -24,7 +24,8 @@ class ITC(Objective):
 
     Without a teacher the candidates are the batch. With one they are the teacher's embeddings of the batch, then those
     of its queue; only the query carries a gradient. All candidates that show the same image (equal ``sample_id``) are
-    positives and share the target equally, as in ALBEF's retrieval fine-tuning.
+    positives and share the target equally, as in ALBEF's retrieval fine-tuning, unless the recipe's ``positives`` say
+    that a pair is its own only one.
     """
 
     name: ClassVar[str] = "itc"
@@ -32,6 +33,7 @@ class ITC(Objective):
     def __init__(self, model: VLModel[Any, Any], recipe: Recipe) -> None:
         super().__init__(model, recipe)
         self.temperature = nn.Parameter(torch.tensor(recipe.temperature))
+        self.alone = recipe.positives == "pair"
 
     def logits(self, view: Pass[Any, Any], teacher: TeacherView | None) -> tuple[Tensor, Tensor]:
         """Image-to-text and text-to-image similarities over temperature, (B, C) each; computed once per pass."""
@@ -80,9 +82,10 @@ class ITC(Objective):
                 to_image.append(text @ teacher.queue.image)
             return torch.cat(to_text, dim=1) / temperature, torch.cat(to_image, dim=1) / temperature
 
-    @staticmethod
-    def _positive(view: Pass[Any, Any], teacher: TeacherView | None) -> Tensor:
+    def _positive(self, view: Pass[Any, Any], teacher: TeacherView | None) -> Tensor:
         own = view.batch.sample_id[:, None]
         known = own.T if teacher is None or teacher.queue is None else torch.cat([own.T, teacher.queue.ids], dim=1)
+        if self.alone:
+            return torch.eye(len(own), known.shape[1], device=own.device)
         positive = (own == known).float()
         return positive / positive.sum(dim=1, keepdim=True)

@@ -48,10 +48,14 @@ class ITM(Objective):
     def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
         """See the class; matching is not distilled."""
         logits = self.logits(view)
-        if view.negatives is not None and view.negatives.replaced is not None:
-            return F.cross_entropy(logits, (~view.negatives.replaced).long())
-        label = (torch.arange(len(logits), device=logits.device) < view.size).long()
-        return F.cross_entropy(logits, label)
+        return F.cross_entropy(logits, matching(view, len(logits)).long())
+
+
+def matching(view: Pass[Any, Any], rows: int) -> Tensor:
+    """(rows,) bool, which of a pass's fused pairs belong together."""
+    if view.negatives is not None and view.negatives.replaced is not None:
+        return ~view.negatives.replaced
+    return torch.arange(rows, device=view.batch.image.device) < view.size
 
 
 def draw_negatives(

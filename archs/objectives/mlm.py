@@ -50,11 +50,19 @@ def predict(view: Pass[Any, Any], head: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def draw_masked(
-    text: Text, tokens: SpecialTokens, probability: float, generator: torch.Generator | None = None
+    text: Text,
+    tokens: SpecialTokens,
+    probability: float,
+    generator: torch.Generator | None = None,
+    *,
+    whole_words: bool = False,
 ) -> Masked:
     """Chooses tokens with this probability; of those 80 % become [MASK], 10 % a random word, 10 % stay (BERT).
 
     [CLS] and padding are never chosen. A batch in which none was drawn gets one: a mean over no token is undefined.
+    With ``whole_words`` the choice is among words, and all tokens of a word are predicted or none: a token alone could
+    be guessed from the rest of its word, without the image (ViLT, section 3.3).
+
     Draws are made on the CPU, where the number of masked tokens is needed; pass a text that lies there and move the
     result, and no step waits for a device.
 
@@ -67,12 +75,24 @@ def draw_masked(
     replaced = torch.rand(ids.shape, generator=generator) < 0.8
     random = torch.rand(ids.shape, generator=generator) < 0.5
     words = torch.randint(tokens.vocab_size, ids.shape, generator=generator)
-    if not (chosen & maskable).any():
+    first = first_of_word(ids, tokens.inside if whole_words else frozenset())
+    if not (chosen.gather(1, first) & maskable).any():
         places = maskable.flatten().nonzero()
         if not len(places):
             raise ValueError(f"none of the {len(ids)} texts has a token that may be masked")
-        chosen.view(-1)[places[torch.randint(len(places), (1,), generator=generator)]] = True
-    return apply_masks(text, tokens, chosen & maskable, replaced=replaced, random=random, words=words)
+        row, place = divmod(int(places[torch.randint(len(places), (1,), generator=generator)]), ids.shape[1])
+        chosen[row, first[row, place]] = True
+    chosen = chosen.gather(1, first) & maskable
+    return apply_masks(text, tokens, chosen, replaced=replaced, random=random, words=words)
+
+
+def first_of_word(ids: Tensor, inside: frozenset[int]) -> Tensor:
+    """(B, L) int64: at which place the word of each token begins; ``inside`` are tokens that go on with a word."""
+    place = torch.arange(ids.shape[1]).expand_as(ids)
+    if not inside:
+        return place
+    begins = ~torch.isin(ids, torch.tensor(sorted(inside)))
+    return torch.where(begins, place, 0).cummax(dim=1).values
 
 
 def apply_masks(

@@ -57,6 +57,8 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
         _o("itc", "ITC", "image-text contrast", Can.EMBED, distillable=True, queued=True),
         _o("itc_vl", "ITCVL", "image-text contrast, experts for pairs as well", Can.EMBED | Can.FUSE, only="vlmo"),
         _o("itm", "ITM", "image-text matching", Can.FUSE),
+        _o("wpa", "WPA", "word-patch alignment", Can.FUSE, only="vilt uniter"),
+        _o("mpp", "MPP", "masked patch prediction", Can.FUSE, only="vilt"),
         _o("mlm", "MLM", "masked language modelling", Can.FUSE | Can.MASK, distillable=True),
         _o("lm", "LM", "language modelling", Can.DECODE),
         _o("triplet", "Triplet", "triplet, hardest negatives", Can.EMBED),

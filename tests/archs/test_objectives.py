@@ -13,7 +13,7 @@ from vlpbench.archs.model import Pass, VLModel
 from vlpbench.archs.objectives.base import TeacherView
 from vlpbench.archs.objectives.itc import ITC
 from vlpbench.archs.objectives.itm import ITM, draw_negatives
-from vlpbench.archs.objectives.mlm import MLM, draw_masked
+from vlpbench.archs.objectives.mlm import MLM, draw_masked, first_of_word
 from vlpbench.archs.objectives.queue import NO_ID, Queue
 from vlpbench.archs.registry import UnknownName, build
 from vlpbench.archs.types import Batch, Can, Fused, Masked, Negatives, Text, Unsupported
@@ -226,6 +226,51 @@ def test_masks_repeat_with_the_generator_and_are_never_empty() -> None:
     empty = Text(ids=torch.tensor([[TOKENS.cls, TOKENS.pad]]), mask=torch.tensor([[True, False]]))
     with pytest.raises(ValueError, match="none of the 1 texts has a token that may be masked"):
         draw_masked(empty, TOKENS, 0.5)
+
+
+def test_whole_words_are_masked_or_none_of_their_tokens() -> None:
+    tokens = SpecialTokens(pad=0, cls=1, sep=2, mask=3, vocab_size=40, inside=frozenset({30, 31, 32}))
+    ids = torch.tensor([[1, 10, 30, 31, 11, 12, 30, 2, 0], [1, 30, 13, 32, 32, 32, 2, 0, 0]])
+    text = Text(ids=ids.repeat(600, 1), mask=ids.repeat(600, 1) != 0)
+    first = torch.tensor([[0, 1, 1, 1, 4, 5, 5, 7, 8], [0, 0, 2, 2, 2, 2, 6, 7, 8]])
+    assert torch.equal(first_of_word(ids, tokens.inside), first)
+    masked = draw_masked(text, tokens, 0.3, torch.Generator().manual_seed(0), whole_words=True)
+    chosen = torch.zeros(ids.repeat(600, 1).numel(), dtype=torch.bool)
+    chosen[masked.position] = True
+    chosen = chosen.view(600, 2, 9)
+    for row, word in ((0, [1, 2, 3]), (0, [5, 6]), (1, [2, 3, 4, 5])):
+        assert (chosen[:, row, word].all(dim=1) == chosen[:, row, word].any(dim=1)).all()
+        assert chosen[:, row, word[0]].float().mean().item() == pytest.approx(0.3, abs=0.06)
+    # A token that goes on with nothing belongs to [CLS], which is never masked, and is masked by its draw.
+    assert not chosen[:, :, 0].any()
+    assert not chosen[:, 0, 8].any()
+    lone = draw_masked(text, tokens, 0.0, torch.Generator().manual_seed(5), whole_words=True)
+    owner = first_of_word(text.ids, tokens.inside).flatten()[lone.position]
+    assert len(owner.unique()) == 1
+    assert len(lone.position) == (first_of_word(text.ids, tokens.inside)[lone.position[0] // 9] == owner[0]).sum()
+
+
+def test_where_every_token_is_a_word_the_masks_are_the_same() -> None:
+    text = _sentences(50)
+    tokens, words = (
+        draw_masked(text, TOKENS, 0.3, torch.Generator().manual_seed(0), whole_words=whole) for whole in (False, True)
+    )
+    assert torch.equal(tokens.position, words.position)
+    assert torch.equal(tokens.text.ids, words.text.ids)
+
+
+def test_a_pair_may_be_its_own_only_positive() -> None:
+    model = Table([[1, 0], [1, 0], [0, 1]], [[0.6, 0.8], [1, 0], [0, 1]])
+    loss = ITC(model, recipe("itc", positives="pair"))(Pass(model, numbered(3, ids=[7, 7, 8])))
+    image_rows = [[1.2, 2, 0], [1.2, 2, 0], [1.6, 0, 2]]
+    text_rows = [[1.2, 1.2, 1.6], [2, 2, 0], [0, 0, 2]]
+    own = [[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]
+    expected = sum(nll(row, target) for rows in (image_rows, text_rows) for row, target in zip(rows, own, strict=True))
+    assert loss.item() == pytest.approx(expected / 6, abs=1e-6)
+    learner = Learner(model, recipe("itm", positives="pair"), TOKENS).train()
+    view = Pass(model, numbered(2, ids=[7, 7]))
+    drawn = learner._draw_negatives(view, None, torch.Generator().manual_seed(0))
+    assert (drawn.image.tolist(), drawn.text.tolist()) == ([1, 0], [1, 0])  # the other pair, of the same image
 
 
 def test_language_modelling_runs_its_head_at_masked_positions_only() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from vlpbench.archs import registry
 from vlpbench.archs.model import parameter_count
 from vlpbench.archs.types import Text
-from vlpbench.archs.vilt import Vilt, ViltConfig, load_official
+from vlpbench.archs.vilt import Vilt, ViltConfig
+from vlpbench.archs.vilt_parts import kept_patches, resized_positions
+from vlpbench.archs.vilt_tasks import load_official, load_vision
 
 PATCHED = ViltConfig(
     image_size=(32, 48),
@@ -76,7 +79,8 @@ def test_positions_are_a_bilinear_resize_with_aligned_corners() -> None:
     image[2, :, :, 8:] = 0  # 1 of 6 columns left
     grid = model.transformer.pos_embed[:, 1:].view(1, 3, 3, 16).permute(0, 3, 1, 2)
     with torch.no_grad():
-        found = model._positions((image[:, :, ::8, ::8] != 0).any(dim=1)).view(3, 4, 6, 16)
+        valid = (image[:, :, ::8, ::8] != 0).any(dim=1)
+        found = resized_positions(model.transformer.pos_embed, model.position_grid, valid).view(3, 4, 6, 16)
         for row, (h, w) in enumerate([(4, 6), (2, 6), (4, 1)]):
             expected = F.interpolate(grid, size=(h, w), mode="bilinear", align_corners=True)[0].permute(1, 2, 0)
             torch.testing.assert_close(found[row, :h, :w], expected, rtol=0, atol=1e-6)
@@ -173,3 +177,95 @@ def test_load_official_is_strict() -> None:
         load_official(model, state | {"surprise": torch.zeros(1)})
     with pytest.raises(RuntimeError, match=r"pooler\.dense\.bias"):
         load_official(model, {name: tensor for name, tensor in state.items() if name != "pooler.dense.bias"})
+
+
+VALID = torch.tensor([[True, True, False, True, True, False], [True] * 6])
+
+
+def test_kept_patches_are_valid_ones_in_their_own_order() -> None:
+    torch.manual_seed(0)
+    drawn = torch.stack([kept_patches(VALID, 3, shuffled=False) for _ in range(200)])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    assert drawn.shape == (200, 2, 3)
+    assert (drawn.diff(dim=2) > 0).all()
+    assert VALID[0][drawn[:, 0]].all()  # there are four valid ones, so no padding is kept
+    assert len(drawn[:, 0].unique(dim=0)) == 4
+    assert len(drawn[:, 1].unique(dim=0)) == 20
+    assert kept_patches(VALID, None, shuffled=False) is None
+    assert kept_patches(VALID, 6, shuffled=False) is None
+
+
+def test_the_official_order_is_random_with_padding_last() -> None:
+    torch.manual_seed(0)
+    first, second = kept_patches(VALID, None, shuffled=True), kept_patches(VALID, 5, shuffled=True)
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first.sort(dim=1).values, torch.arange(6).expand(2, -1))
+    assert set(first[0, 4:].tolist()) == {2, 5}
+    assert set(second[0, :4].tolist()) == {0, 1, 3, 4}
+
+
+def test_an_order_changes_no_result_and_fewer_patches_are_kept_in_training_alone() -> None:
+    torch.manual_seed(0)
+    plain = Vilt(PATCHED).eval()
+    shuffled, fewer = (
+        Vilt(registry.changed(PATCHED, changes, owner="vilt")).eval() for changes in ({"code": "official"}, {"keep": 5})
+    )
+    image = torch.randn(2, 3, 32, 48)
+    image[1, :, 16:] = 0
+    ids = torch.tensor([[1, 4, 5, 2, 0, 0], [1, 5, 4, 3, 6, 2]])
+    text = Text(ids=ids, mask=ids != 0)
+    expected = plain.fuse(plain.encode_image(image), plain.encode_text(text))
+    for other in (shuffled, fewer):
+        other.load_state_dict(plain.state_dict())
+        found = other.fuse(other.encode_image(image), other.encode_text(text))
+        torch.testing.assert_close(found.pooled, expected.pooled, rtol=0, atol=1e-5)
+    first, second = (shuffled.encode_image(image) for _ in range(2))
+    assert not torch.equal(first.x, second.x)
+    assert fewer.encode_image(image).x.shape == (2, 1 + 24, 16)
+    kept = fewer.train().encode_image(image)
+    assert kept.x.shape == (2, 1 + 5, 16)
+    assert kept.place is not None
+    every = plain.encode_image(image)
+    torch.testing.assert_close(kept.x[1, 1:], every.x[1, 1 + kept.place[1]])
+    assert kept.valid.all()
+
+
+def test_the_official_padding_is_a_pixel_that_sums_to_zero() -> None:
+    model = Vilt(registry.changed(PATCHED, {"code": "official"}, owner="vilt")).eval()
+    image = torch.randn(1, 3, 32, 48)
+    image[0, :, 8, 8] = torch.tensor([0.5, -0.25, -0.25])
+    assert model.encode_image(image).valid.sum() == 1 + 24 - 1
+
+
+def test_words_that_are_aligned_are_neither_first_nor_last() -> None:
+    model = Vilt(PATCHED).eval()
+    ids = torch.tensor([[1, 4, 5, 2, 0, 0], [1, 5, 4, 3, 6, 2]])
+    image = torch.randn(2, 3, 32, 48)
+    image[1, :, 16:] = 0
+    states = model.encode_image(image), model.encode_text(Text(ids=ids, mask=ids != 0))
+    joint, fused = model.fuse_tokens(*states), model.fuse(*states)
+    assert joint.text_mask.tolist() == [[False, True, True, False, False, False], [False] + [True] * 4 + [False]]
+    assert not joint.image_mask[:, 0].any()
+    assert joint.image_mask.sum(dim=1).tolist() == [24, 12]
+    assert torch.equal(joint.pooled, fused.pooled)
+    assert torch.equal(joint.text, fused.text)  # pyright: ignore[reportArgumentType]
+    assert joint.image.shape == (2, 25, 16)
+
+
+def test_the_image_side_begins_as_a_classifier_at_any_resolution() -> None:
+    torch.manual_seed(0)
+    model = Vilt(registry.changed(PATCHED, {"position_size": (32, 32)}, owner="vilt"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    classifier = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=5
+    )
+    state = classifier.state_dict()
+    assert set(load_vision(model, state)) == {"head.weight", "head.bias"}
+    now = model.state_dict()
+    assert torch.equal(now["transformer.blocks.1.mlp.fc1.weight"], state["blocks.1.mlp.fc1.weight"])
+    grid = F.interpolate(state["pos_embed"][:, 1:].view(1, 2, 2, 16).permute(0, 3, 1, 2), size=(4, 4), mode="bicubic")
+    torch.testing.assert_close(now["transformer.pos_embed"][:, 1:], grid.permute(0, 2, 3, 1).flatten(1, 2))
+    changed = {name for name in now if not torch.equal(now[name], before[name])}
+    assert all(name.startswith("transformer.") for name in changed)
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        load_vision(model, state | {"dist_token": torch.zeros(1, 1, 16)})

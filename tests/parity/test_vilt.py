@@ -10,17 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from vlpbench.archs import registry
 from vlpbench.archs.heads import ClassifierHead
-from vlpbench.archs.model import take
+from vlpbench.archs.model import Pass, take
 from vlpbench.archs.objectives.base import Recipe
 from vlpbench.archs.objectives.itm import ITM
-from vlpbench.archs.types import Fused, Text
-from vlpbench.archs.vilt import NOT_OURS, Tokens, Vilt, ViltConfig, load_official
+from vlpbench.archs.objectives.wpa import WPA
+from vlpbench.archs.types import Batch, Fused, Negatives, Text
+from vlpbench.archs.vilt import Tokens, Vilt, ViltConfig
+from vlpbench.archs.vilt_tasks import NOT_OURS, load_official, load_vision
 
 pytestmark = pytest.mark.shared
 FEATURES, LOSSES = 1e-5, 5e-6
@@ -134,8 +137,43 @@ def test_matching(recorded: Recording) -> None:
     close(fused.pooled, recorded["itm.cls_feats"], FEATURES)
     logits = head(fused.pooled)
     close(logits, recorded["itm.logits"], FEATURES)
-    # No gradients: the recorded ones are of matching plus word-patch alignment.
     close(F.cross_entropy(logits, label), recorded["itm.loss"], LOSSES)
+
+
+def test_matching_with_word_patch_alignment(recorded: Recording) -> None:
+    """The objectives, given the recorded replacement; the recorded gradients are of their sum."""
+    model, recipe = recorded.model, Recipe(objectives=("itm", "wpa"), weights=(1.0, 0.1))
+    matching, alignment = ITM(model, recipe), WPA(model, recipe)
+    recorded.head(matching.head, "itm_score.fc")
+    wrong = recorded["itm.labels"] == 0
+    # Replaced images come from elsewhere: the pass is given twice as many, and takes row b + 4 where b is replaced.
+    batch = Batch(
+        image=torch.cat([recorded["in.image"], recorded["in.false_image_0"]]),
+        text=recorded.text("in.text_ids"),
+        sample_id=torch.arange(4),
+    )
+    view = _Replaced(model, batch, negatives=Negatives(image=torch.arange(4) + 4, text=torch.arange(4), replaced=wrong))
+    alignment.prepare(view)
+    joint = model.fuse_tokens(*view.pairs())
+    assert torch.equal(joint.text_mask, recorded["itm.txt_pad"] == 0)
+    valid = (recorded["itm.img_pad"] == 0).sum(dim=1)  # in another order of patches
+    assert torch.equal(joint.image_mask.sum(dim=1), valid)
+    close(alignment.distances(view), recorded["itm.distance"], LOSSES)
+    losses = {"itm": matching(view), "wpa": alignment(view)}
+    close(losses["itm"], recorded["itm.loss"], LOSSES)
+    close(0.1 * losses["wpa"], recorded["itm.wpa_loss"], LOSSES)
+    recorded.gradients("itm", losses["itm"] + 0.1 * losses["wpa"], matching.head, "itm_score.fc")
+
+
+class _Replaced(Pass):
+    """A pass over texts of which there are fewer than images."""
+
+    @property
+    def size(self) -> int:
+        return len(self.batch.text.ids)
+
+    def _rows(self) -> Tensor:
+        return torch.arange(self.size)
 
 
 def test_question_answering(recorded: Recording) -> None:
@@ -173,6 +211,18 @@ def test_statements_about_two_images(oracles: Path) -> None:
     logits = run.head(ClassifierHead(128, 2, hidden=128), "nlvr2_classifier")(torch.cat(passes, dim=1))
     close(logits, run["logits"], FEATURES)
     close(F.cross_entropy(logits, run["in.answers"]), run["loss"], LOSSES)
+
+
+def test_the_image_side_begins_from_an_image_classifier() -> None:
+    """Names and shapes of timm's ViT-B/32 at 384 pixels, which the paper starts from, and at 224."""
+    with torch.device("meta"):
+        model = registry.build("vilt", "base")
+        assert isinstance(model, Vilt)
+        for name in ("vit_base_patch32_384", "vit_base_patch32_224"):
+            state = timm.create_model(name, pretrained=False).state_dict()
+            assert set(load_vision(model, state)) == {"head.weight", "head.bias"}
+            with pytest.raises(RuntimeError, match=r"norm\.bias"):
+                load_vision(model, {key: value for key, value in state.items() if key != "norm.bias"})
 
 
 def paper_size(oracles: Path, name: str) -> Mapping[str, Tensor]:
