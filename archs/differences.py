@@ -28,7 +28,8 @@ class Difference:
     """What the default of a cell does."""
     why: str
     switch: str = ""
-    """Line of a suite file that gives a cell the official behaviour; empty where a cell cannot have it."""
+    """Lines of a suite file that give a cell the official behaviour; empty where a cell cannot have it, and then
+    ``adr`` says why."""
     adr: str = ""
     """Where it was decided, relative to the repository; empty where the code's own documentation says it."""
 
@@ -42,6 +43,13 @@ _HALF = Difference(
     switch='negatives = "replace"',
 )
 """Of ViLT and of the models before it."""
+_ALIGNMENT = Difference(
+    name="alignment of words and patches",
+    official="0.1 of an optimal-transport distance between the two is added to matching.",
+    ours="Not there.",
+    why="Two architectures alone have it, and objectives are compared across architectures.",
+    switch='objectives = "itm+mlm+wpa"\nweights = "1+1+0.1"',
+)
 MOMENTUM: tuple[Difference, ...] = (
     Difference(
         name="when the teacher moves",
@@ -72,9 +80,18 @@ TRAINING: tuple[Difference, ...] = (
     ),
     Difference(
         name="optimiser",
-        official="Each release has its own betas (0.9 and 0.999 in ALBEF), clipping (ALBEF: none) and schedule.",
-        ours="Betas of 0.9 and 0.98, gradients clipped at a norm of 1, linear warm-up and one cosine over steps.",
-        why="One optimiser for all, so that a comparison is of architectures.",
+        official="Each release has its own betas and clipping; ALBEF's are 0.9 and 0.999, and none.",
+        ours="Betas of 0.9 and 0.98, gradients clipped at a norm of 1.",
+        why="One optimiser for all, so that a comparison is of architectures. The switch gives ALBEF's.",
+        switch=CODE,
+        adr=CLEAN,
+    ),
+    Difference(
+        name="schedule of the learning rate",
+        official="Each release has its own, in epochs; ALBEF's rises and falls in stairs.",
+        ours="Linear warm-up and one cosine, over steps.",
+        why="A budget is in steps and mostly less than an epoch. `schedule.OfficialSchedule` is ALBEF's.",
+        adr=CLEAN,
     ),
 )
 """Of every architecture."""
@@ -85,6 +102,7 @@ OBJECTIVES: Mapping[str, tuple[Difference, ...]] = {
             official="In pre-training a pair is its own only positive; retrieval fine-tuning counts equal images too.",
             ours="All candidates that show the same image share the target, in a batch and in the queue.",
             why="Small data shows an image again while it is in the queue; calling it a negative would be wrong.",
+            switch='positives = "pair"',
             adr=CLEAN,
         ),
         Difference(
@@ -93,6 +111,7 @@ OBJECTIVES: Mapping[str, tuple[Difference, ...]] = {
             "stays above 0.01.",
             ours="Kept within 0.001 and 0.5 wherever it is trained.",
             why="One rule for every architecture; a temperature at a bound is a failure either way.",
+            adr=CLEAN,
         ),
     ),
     "itm": (
@@ -109,6 +128,8 @@ OBJECTIVES: Mapping[str, tuple[Difference, ...]] = {
             official="In pre-training all but the pair itself, also one that shows the same image.",
             ours="None of the same image.",
             why="With several captions of an image, a caption of it would be called wrong.",
+            switch='positives = "pair"',
+            adr=CLEAN,
         ),
     ),
     "mlm": (
@@ -117,6 +138,7 @@ OBJECTIVES: Mapping[str, tuple[Difference, ...]] = {
             official="The loss is a mean over nothing, which is no number.",
             ours="One word is masked.",
             why="Small batches of short texts meet it.",
+            adr=CLEAN,
         ),
     ),
 }
@@ -128,6 +150,7 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             official="The likelihood of an answer's first token counts twice: once as shortlist, once in the sum.",
             ours="Once.",
             why="The score is then the likelihood of the answer. `rank_answers(..., code='official')` adds it again.",
+            adr=CLEAN,
         ),
     ),
     "blip": (
@@ -136,6 +159,7 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             official="1e-4 is added to the probability of every negative in pre-training.",
             ours="Nothing is added: the draw is over logarithms.",
             why="The floor guards against a row of zeros, which logarithms cannot become.",
+            adr=CLEAN,
         ),
         Difference(
             name="label smoothing of captions",
@@ -149,6 +173,7 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             official="`blip_itm` keeps [CLS] where a text is fused, although its head was trained on [ENC].",
             ours="[ENC].",
             why="As trained. `Matching(..., code='official')` keeps [CLS].",
+            adr=CLEAN,
         ),
     ),
     "beit3": (
@@ -157,6 +182,7 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             official="A word is predicted at a [MASK], from what stands before it.",
             ours="The next word is predicted from a word, as in every model that decodes.",
             why="All that decode train alike. `beit3_tasks.Captioning` is the official way.",
+            adr=CLEAN,
         ),
     ),
     "coca": (
@@ -165,7 +191,8 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             official="open_clip's mask of padding is shifted by one: the text, the first token of padding, and itself "
             "only where there is no padding.",
             ours="The text and itself; the sizes `b32` and `large`, whose weights were trained so, as open_clip.",
-            why="Padding should change nothing. The configuration's `code` chooses.",
+            why="Padding should change nothing.",
+            switch='changes = { code = "official" }',
             adr="docs/adr/0002-whose-modules.md",
         ),
         Difference(
@@ -182,12 +209,14 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             official="Frozen, from weights of JFT-3B, but for a last phase at a higher resolution.",
             ours="Trained from the first step.",
             why="It starts from random weights, as every encoder in a comparison does.",
+            adr=CLEAN,
         ),
         Difference(
             name="tasks of pre-training",
             official="A mixture of eight: span corruption, captions, questions, detection and others.",
             ours="Captions.",
             why="The data of a comparison are pairs of a picture and a caption.",
+            adr=CLEAN,
         ),
     ),
     "vsepp": (
@@ -196,12 +225,15 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             official="The sum over its pairs.",
             ours="The mean.",
             why="A learning rate then does not depend on the batch size, as with every other loss.",
+            switch='batch = 128\nweights = "128"',
+            adr=CLEAN,
         ),
         Difference(
             name="training of the CNN",
             official="Frozen for the first 30 epochs, fine-tuned in 15 more, from weights of ImageNet.",
             ours="Trained from the first step.",
             why="It starts from random weights, as every encoder in a comparison does.",
+            adr=CLEAN,
         ),
     ),
     "uniter": (
@@ -212,7 +244,9 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             ours="Masked words and matching, in each step.",
             why="All that fuse train alike; data with boxes has no detector's classes. `uniter_tasks.Pretraining` has "
             "every loss.",
+            adr=CLEAN,
         ),
+        replace(_ALIGNMENT, name="alignment of words and regions"),
         _HALF,
     ),
     "vilbert": (
@@ -221,6 +255,7 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             official="Masked words, masked regions and alignment.",
             ours="Masked words and matching.",
             why="As for UNITER; `vilbert_tasks.Pretraining` has every loss.",
+            adr=CLEAN,
         ),
         replace(_HALF, official="Half of the pairs get the caption of another image; B pairs are matched."),
     ),
@@ -230,6 +265,7 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             official="A random permutation at every call, of which 200 at most are kept in pre-training.",
             ours="In their own order, all that are valid.",
             why="The same input gives the same result, and the cost does not depend on a draw.",
+            switch='changes = { code = "official", keep = 200 }',
             adr="docs/adr/0002-whose-modules.md",
         ),
         Difference(
@@ -237,13 +273,23 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             official="A patch whose first pixel sums to zero over the channels.",
             ours="A patch whose first pixel is zero in every channel.",
             why="Real pixels can sum to zero.",
+            switch='changes = { code = "official" }',
         ),
         _HALF,
+        _ALIGNMENT,
         Difference(
-            name="alignment of words and patches",
-            official="0.1 of an optimal-transport distance between words and patches is added to matching.",
-            ours="Not there.",
-            why="No other architecture has it, and objectives are compared across architectures.",
+            name="masked words",
+            official="All tokens of a word are masked, or none.",
+            ours="Tokens are.",
+            why="As in every other architecture. Where every token is a word, as in `scenes`, the two are one.",
+            switch="whole_words = true",
+        ),
+        Difference(
+            name="changes of pictures",
+            official="RandAugment in fine-tuning, without inversion and cutting out.",
+            ours="None.",
+            why="As in every other architecture; changed colours make wrong what a text says of them.",
+            switch='augment = "randaugment"',
         ),
     ),
     "vlmo": (

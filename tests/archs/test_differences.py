@@ -41,6 +41,14 @@ def test_every_difference_has_both_sides_and_a_name_of_its_own() -> None:
         assert not one.adr or (ROOT / one.adr).is_file()
 
 
+def test_what_has_no_switch_has_a_reason_why_none() -> None:
+    argued = (ROOT / differences.CLEAN).read_text().partition("### Without a switch")[2]
+    without = [one for one in ALL if not one.switch]
+    assert all(one.adr == differences.CLEAN for one in without)
+    assert len(without) <= 15
+    assert argued.count("\n| ") - 1 >= 8
+
+
 @pytest.mark.parametrize("one", [one for one in ALL if one.switch], ids=lambda one: one.name)
 def test_a_switch_is_a_line_of_a_suite_that_changes_a_cell(one: Difference) -> None:
     fields = {key: axis_values(key, value)[0] for key, value in tomllib.loads(one.switch).items()}
