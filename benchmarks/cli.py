@@ -20,7 +20,7 @@ _DEBUG: Arguments = (("--debug", {"action": "store_true", "help": "show the trac
 _SUITE: Arguments = (
     (
         "suite",
-        {"nargs": "?", "default": "quick", "metavar": "SUITE|FILE.toml", "help": "smoke, quick, paper, a file"},
+        {"nargs": "?", "default": "quick", "metavar": "SUITE|FILE.toml", "help": "smoke, quick, paper, notes, a file"},
     ),
     ("--only", {"metavar": "EXPR", "help": "keep some cells, as in size=base,measure=flops|latency"}),
     ("--device", {"help": "cpu, cuda or cuda:N for every cell, instead of what the suite says"}),
@@ -34,6 +34,26 @@ _EVENTS: Arguments = (
 _SCORES: Arguments = (
     ("--score-memory", {"metavar": "SIZE", "help": "pair scores held at once, as in 64MB or 2GiB (default: 512MB)"}),
 )
+_LANG: Arguments = (
+    ("--lang", {"choices": ("en", "zh"), "default": "en", "help": "language of the report: en, zh (default: en)"}),
+)
+_WEIGHTS: Arguments = (
+    (
+        "--checkpoint",
+        {
+            "metavar": "NAME=FILE",
+            "action": "append",
+            "default": [],
+            "help": "weights of an architecture: a file, two joined by + (a ViT and BERT), or open_clip:MODEL/TAG; "
+            "may be given several times (docs/checkpoints.md)",
+        },
+    ),
+    ("--download", {"action": "store_true", "help": "fetch weights that --checkpoint names by open_clip"}),
+    ("--data-root", {"metavar": "DIR", "help": "folder of your data sets (default: $VLPBENCH_DATA)"}),
+)
+_CLAIMS: Arguments = (
+    ("--claims", {"metavar": "FILE.toml", "help": "claims of your own, in place of those of the notes"}),
+)
 _JSON: Arguments = (("--json", {"action": "store_true", "help": "print JSON for machines"}),)
 
 COMMANDS: dict[str, tuple[str, str, str, Arguments]] = {
@@ -46,7 +66,7 @@ comes, and writes the report. Run again after a kill or a failure, it does only 
 {_FOLDERS}
 
 example: vlpbench run quick --only measure=flops|latency""",
-        (*_SUITE, *_CACHE, *_EVENTS, *_SCORES, *_JSON),
+        (*_SUITE, *_CLAIMS, *_WEIGHTS, *_CACHE, *_EVENTS, *_SCORES, *_LANG, *_JSON),
     ),
     "plan": (
         "vlpbench.benchmarks.cli_run:plan",
@@ -55,7 +75,7 @@ example: vlpbench run quick --only measure=flops|latency""",
 the time. Measures nothing and writes nothing.
 
 example: vlpbench plan paper --device cuda""",
-        (*_SUITE, *_JSON),
+        (*_SUITE, *_CLAIMS, *_WEIGHTS, *_JSON),
     ),
     "ablate": (
         "vlpbench.benchmarks.cli_ablate:ablate",
@@ -92,21 +112,33 @@ example: vlpbench ablate --arch NAME --only ladder""",
             *_CACHE,
             *_EVENTS,
             *_SCORES,
+            *_LANG,
             *_JSON,
         ),
     ),
     "report": (
         "vlpbench.benchmarks.cli_results:report",
-        "write the report of a results folder",
-        f"""Writes one self-contained page, its Markdown twin, the figures and the tables of a results folder, and
-prints the page's path. Measures nothing.
+        "write the report of results folders",
+        f"""Writes one self-contained page, its Markdown twin, the figures and the tables (CSV, and with --latex LaTeX) of a
+results folder, or of several on one page, and prints the page's path. Measures nothing. A report in another language
+than English has a folder of its own, such as `zh`, within the folder below unless --out names one.
 
 {_FOLDERS}
 
-example: vlpbench report --results results/data/quick --out page""",
+example: vlpbench report --results results/data/quick --lang zh --latex""",
         (
-            ("--results", {"metavar": "DIR", "help": "results folder or name of a suite (default: the latest run)"}),
+            (
+                "--results",
+                {
+                    "action": "append",
+                    "metavar": "DIR",
+                    "help": "results folder or name of a suite; given several times, one page holds all "
+                    "(default: the latest run)",
+                },
+            ),
             ("--out", {"metavar": "DIR", "help": "folder of the report"}),
+            *_LANG,
+            ("--latex", {"action": "store_true", "help": "write every table as LaTeX too, below latex/"}),
         ),
     ),
     "archs": (
@@ -123,6 +155,31 @@ example: vlpbench archs NAME --size base --json""",
             ("name", {"nargs": "?", "metavar": "NAME", "help": "one of the architectures that `vlpbench archs` lists"}),
             ("--size", {"default": "base", "help": "one of its sizes (default: base)"}),
             ("--explain", {"action": "store_true", "help": "say where defaults differ from the released code"}),
+            *_JSON,
+        ),
+    ),
+    "claims": (
+        "vlpbench.benchmarks.cli_claims:claims",
+        "decide the claims of the notes, or of a file of yours",
+        """Holds every claim against what was measured: supported, refuted, inconclusive or not measured, with effect,
+95 % interval and the scale it was measured at. Measures nothing; `vlpbench run notes` measures what the claims need,
+and cells of any other suite count where they are the same.
+
+With an ID: its rule, cells, numbers, interval and scale, and what was published.
+
+example: vlpbench claims detector-cost""",
+        (
+            ("id", {"nargs": "?", "metavar": "ID", "help": "a claim to explain"}),
+            (
+                "--results",
+                {
+                    "action": "append",
+                    "metavar": "DIR",
+                    "default": [],
+                    "help": "results folder or name of a suite; may be given several times (default: all there are)",
+                },
+            ),
+            *_CLAIMS,
             *_JSON,
         ),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlpbench.benchmarks import env as environment
+from vlpbench.benchmarks.cli_results import claims_of
+from vlpbench.benchmarks.data.sources import FOLDER_VARIABLE
 from vlpbench.benchmarks.events import require
 from vlpbench.benchmarks.fields import SuiteError, check_value, label, select
 from vlpbench.benchmarks.folders import report_folder, results_folder
 from vlpbench.benchmarks.plan import PHASES, Action, Plan, make_plan
 from vlpbench.benchmarks.progress import duration, progress_for
-from vlpbench.benchmarks.suite import Suite, load_suite
+from vlpbench.benchmarks.suite import NOTES, Suite, load_suite
+from vlpbench.benchmarks.weights import assign
 from vlpbench.results.index import standing
 from vlpbench.results.store import FINAL, RECORDS, Store
 
@@ -41,8 +45,13 @@ Closing = Callable[[Store], tuple[list[str], dict[str, Any]]]
 
 
 def run(options: Namespace) -> int:
-    """Measures what is missing and writes the report."""
-    return run_suite(_suite(options), options)
+    """Measures what is missing and writes the report; of claims, prints the verdicts too."""
+    closing = None
+    if options.claims or options.suite == NOTES:
+        from vlpbench.benchmarks.cli_claims import closing_of
+
+        closing = closing_of(options.claims)
+    return run_suite(_suite(options), options, closing)
 
 
 def run_suite(suite: Suite, options: Namespace, closing: Closing | None = None) -> int:
@@ -50,7 +59,7 @@ def run_suite(suite: Suite, options: Namespace, closing: Closing | None = None) 
 
     Args:
         suite: what is asked for.
-        options: ``out``, ``again``, ``cache``, ``tensorboard``, ``score_memory`` and ``json``.
+        options: ``out``, ``again``, ``cache``, ``tensorboard``, ``score_memory``, ``lang`` and ``json``.
         closing: called once all is measured.
     """
     if options.tensorboard:
@@ -62,7 +71,8 @@ def run_suite(suite: Suite, options: Namespace, closing: Closing | None = None) 
     for line in _headline(plan, store):
         say(line)
     summary = _measure(plan, store, env, options)
-    page = _report(store, suite, report_folder(None, store.folder), fresh=bool(summary.done or summary.failed))
+    claims = vars(options).get("claims")
+    page = _report(store, suite, options.lang, claims, fresh=bool(summary.done or summary.failed))
     lines, extra = closing(store) if closing else ([], {})
     _finish(plan, store, summary, page, lines, None if not options.json else extra)
     return 1 if summary.failed else 0
@@ -106,10 +116,12 @@ def _suite(options: Namespace) -> Suite:
             check_value("device", options.device)
         except ValueError as error:
             raise SuiteError(f"--device: {error}") from error
-    suite = load_suite(options.suite, device=options.device)
+    suite = load_suite(options.claims or options.suite, device=options.device)
+    if options.data_root:
+        os.environ[FOLDER_VARIABLE] = str(Path(options.data_root).absolute())
     if options.only:
         suite = replace(suite, cells=tuple(select(suite.cells, options.only)))
-    return suite
+    return assign(suite, options.checkpoint, folder=suite.folder, download=options.download)
 
 
 def _prepare(suite: Suite, options: Namespace) -> tuple[Store, Env, Plan]:
@@ -158,8 +170,9 @@ def _measure(plan: Plan, store: Store, env: Env, options: Namespace) -> Summary:
             raise
 
 
-def _report(store: Store, suite: Suite, folder: Path, *, fresh: bool) -> Path | None:
+def _report(store: Store, suite: Suite, lang: str, claims: str | None, *, fresh: bool) -> Path | None:
     """Writes the report if there is news; returns its page. Without any record there is none."""
+    folder = report_folder(None, [store.folder], lang)
     page = folder / "index.html"
     if not fresh and page.is_file() and page.stat().st_mtime >= (store.folder / RECORDS).stat().st_mtime:
         return page
@@ -168,7 +181,8 @@ def _report(store: Store, suite: Suite, folder: Path, *, fresh: bool) -> Path | 
         return None
     from vlpbench.reports.render import render
 
-    return render(records, folder, title=suite.title, problems=store.problems())
+    judged = claims_of(claims)
+    return render(records, folder, title=suite.title, problems=store.problems(), lang=lang, claims=judged)
 
 
 def _finish(

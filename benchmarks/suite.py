@@ -1,32 +1,35 @@
 """Suites: a TOML file of matrices, read into cells.
 
-A file holds ``title``, ``description``, ``rounds``, ``timeout``, one ``[defaults]`` table and ``[[matrix]]`` tables. In
-a matrix a list is an axis, and the cells are the product of the axes. Fields that hold several values at once are
-written as a string (``objectives = "itc+itm+mlm"``, ``image = "224x224"``) or as a list in the list of the axis.
+A file holds ``title``, ``description``, ``rounds``, ``timeout``, one ``[defaults]`` table and ``[[matrix]]`` tables
+(`vlpbench.results.matrix`). A file of claims is a suite too, of the cells that its claims need: its matrices have a
+``name``, and its other tables are for whoever judges them.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from vlpbench.archs.registry import nearest
 from vlpbench.benchmarks import env
-from vlpbench.benchmarks.fields import SuiteError, axis_values, check_value, normalise, shown
-from vlpbench.benchmarks.suite_text import TOP, Lines, scan
+from vlpbench.benchmarks.fields import check_value, normalise
+from vlpbench.results.matrix import Matrices, SuiteError, located
 from vlpbench.results.record import Cell
+from vlpbench.results.toml_lines import TOP, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
+
+    from vlpbench.benchmarks.weights import Brought
 
 FOLDER = Path(__file__).with_name("suites")
 """Where the suites that are named without a path lie."""
+NOTES = "notes"
+"""The suite that is the cells which the claims of the notes need; its file lies with the claims."""
 _TOP_KEYS = {"title": str, "description": str, "rounds": int, "timeout": (int, float), "defaults": dict, "matrix": list}
+_TOP_KEYS |= {"claim": list}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +45,20 @@ class Suite:
     timeout: float = 3600.0
     """Seconds that the process of one cell may take."""
     cells: tuple[Cell, ...]
+    weights: tuple[Brought, ...] = ()
+    """Weights that cells name, with their places."""
+    folder: Path = Path()
+    """Where paths in it begin."""
 
 
 def names() -> list[str]:
     """The suites that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted([NOTES, *(path.stem for path in FOLDER.glob("*.toml"))])
+
+
+def file_of(name: str) -> Path:
+    """Where the suite of this name lies."""
+    return env.package_folder("vlpbench.reports") / "claims.toml" if name == NOTES else FOLDER / f"{name}.toml"
 
 
 def load_suite(name: str, *, device: str | None = None) -> Suite:
@@ -61,14 +73,15 @@ def load_suite(name: str, *, device: str | None = None) -> Suite:
     """
     path = Path(name)
     if path.suffix != ".toml":
-        path = FOLDER / f"{name}.toml"
         if name not in names():
             raise SuiteError(f"{nearest('suite', name, names())}; a file of your own must end in .toml")
+        path = file_of(name)
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f"cannot read suite {path}: {getattr(error, 'strerror', None) or error}") from error
-    return parse_suite(content, path, device=device)
+    suite = parse_suite(content, path, device=device)
+    return replace(suite, name=NOTES) if name == NOTES else suite
 
 
 def parse_suite(content: str, path: Path, *, device: str | None = None) -> Suite:
@@ -76,12 +89,13 @@ def parse_suite(content: str, path: Path, *, device: str | None = None) -> Suite
     try:
         found = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
-        raise SuiteError(_located(path, error)) from error
-    reader = _Reader(path, scan(content), device)
-    reader.check_top(found)
+        raise SuiteError(located(path, error)) from error
+    reader = Matrices(path=path, lines=scan(content), check=check_value, complete=_completed, device=device)
+    _check_top(found, reader)
     cells: dict[str, Cell] = {}
     for number, matrix in enumerate(found["matrix"]):
-        for cell in reader.expand(found.get("defaults", {}), matrix, number):
+        fields = {key: value for key, value in matrix.items() if key != "name" or "claim" not in found}
+        for cell in reader.expand(found.get("defaults", {}), fields, number):
             cells.setdefault(cell.id, cell)
     return Suite(
         name=path.stem,
@@ -90,80 +104,27 @@ def parse_suite(content: str, path: Path, *, device: str | None = None) -> Suite
         rounds=found.get("rounds", Suite.rounds),
         timeout=float(found.get("timeout", Suite.timeout)),
         cells=tuple(cells.values()),
+        folder=path.parent,
     )
 
 
-def _located(path: Path, error: tomllib.TOMLDecodeError) -> str:
-    """``file:line: message`` from the "(at line 3, column 5)" at the end of the parser's message."""
-    match = re.search(r"\s*\(at line (\d+), column \d+\)$", str(error))
-    line = match.group(1) if match else "1"
-    return f"{path}:{line}: {str(error)[: match.start()] if match else error}"
+def _completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell's fields with the objectives of its paper, without what its measure does not read, on a device."""
+    found = normalise(values)
+    return found | {"device": env.default_device()} if found.get("device") == "auto" else found
 
 
-class _Reader:
-    """Turns the tables of one file into cells, and finds the line of what is wrong."""
-
-    def __init__(self, path: Path, lines: Lines, device: str | None) -> None:
-        self.path = path
-        self.lines = lines
-        self.device = device
-
-    def fail(self, line: int, message: str) -> NoReturn:
-        """Raises the error for a line."""
-        raise SuiteError(f"{self.path}:{line}: {message}")
-
-    def check_top(self, found: Mapping[str, Any]) -> None:
-        """Keys and types outside the matrices."""
-        for key, value in found.items():
-            line = self.lines.key(TOP, key) if not isinstance(value, (dict, list)) else self.lines.key((key, 0), "")
-            if key not in _TOP_KEYS:
-                self.fail(line, nearest("key", key, list(_TOP_KEYS)))
-            if not isinstance(value, _TOP_KEYS[key]) or isinstance(value, bool):
-                self.fail(line, f"{key} = {value!r} is not of the right type")
-        for key in ("rounds", "timeout"):
-            if found.get(key, 1) <= 0:
-                self.fail(self.lines.key(TOP, key), f"{key} = {found[key]!r} must be more than 0")
-        if not found.get("matrix") or not all(isinstance(matrix, dict) for matrix in found["matrix"]):
-            self.fail(1, "a suite needs one or more [[matrix]] tables")
-
-    def expand(self, defaults: Mapping[str, Any], matrix: Mapping[str, Any], number: int) -> Iterable[Cell]:
-        """The cells of one matrix."""
-        place = dict.fromkeys(defaults, ("defaults", 0)) | dict.fromkeys(matrix, ("matrix", number))
-        axes = {key: self.axis(key, value, place[key]) for key, value in {**defaults, **matrix}.items()}
-        for needed in ("arch", "measure"):
-            if needed not in axes:
-                self.fail(
-                    self.lines.key(("matrix", number), ""), f"this matrix has no {needed!r}, and [defaults] neither"
-                )
-        if self.device is not None:
-            axes["device"] = [self.device]
-        fields = [field for field in Cell.model_fields if field in axes]
-        for values in itertools.product(*(axes[field] for field in fields)):
-            yield self.cell(dict(zip(fields, values, strict=True)), place)
-
-    def axis(self, key: str, value: Any, table: tuple[str, int]) -> list[Any]:
-        """The values of one field."""
-        if key not in Cell.model_fields:
-            self.fail(self.lines.key(table, key), nearest("field", key, list(Cell.model_fields)))
-        try:
-            items = axis_values(key, value)
-        except ValueError as error:
-            self.fail(self.lines.key(table, key), str(error))
-        for item in items:
-            try:
-                check_value(key, item)
-            except ValueError as error:
-                self.fail(self.lines.value(table, key, shown(item)), str(error))
-        return items
-
-    def cell(self, values: dict[str, Any], place: Mapping[str, tuple[str, int]]) -> Cell:
-        """One validated cell."""
-        if values.get("device") == "auto":
-            values["device"] = env.default_device()
-        try:
-            return Cell(**normalise(values))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = str(first["loc"][0])
-            table = place.get(key, ("matrix", 0))
-            self.fail(self.lines.value(table, key, shown(values[key])), f"{key} = {values[key]!r}: {first['msg']}")
+def _check_top(found: Mapping[str, Any], reader: Matrices) -> None:
+    """Keys and types outside the matrices."""
+    lines = reader.lines
+    for key, value in found.items():
+        line = lines.key(TOP, key) if not isinstance(value, (dict, list)) else lines.key((key, 0), "")
+        if key not in _TOP_KEYS:
+            reader.fail(line, nearest("key", key, list(_TOP_KEYS)))
+        if not isinstance(value, _TOP_KEYS[key]) or isinstance(value, bool):
+            reader.fail(line, f"{key} = {value!r} is not of the right type")
+    for key in ("rounds", "timeout"):
+        if found.get(key, 1) <= 0:
+            reader.fail(lines.key(TOP, key), f"{key} = {found[key]!r} must be more than 0")
+    if not found.get("matrix") or not all(isinstance(matrix, dict) for matrix in found["matrix"]):
+        reader.fail(1, "a suite needs one or more [[matrix]] tables")

@@ -1,14 +1,14 @@
 """The claims of the notes, and what records say about each: supported, refuted, inconclusive or not measured.
 
-A claim is data (`claims.toml`): the sentence, the cells that it needs, and conditions with bounds that were written down
-before anything was measured. `judge` knows no claim; it holds an interval against the bounds.
+A claim is data (`claims.toml`): the sentence, the cells that it needs, and conditions with bounds that were written
+down before anything was measured. `judge` knows no claim; it holds an interval against the bounds.
 
-**Rule.** A condition has a lower bound, an upper bound or both. It *holds* where the whole 95 % interval of its effect is
-within the bounds, *fails* where the whole interval is beyond one of them, and is *open* otherwise; an end of an interval
-that touches a bound leaves it open. What is counted has no interval and is compared as it is, bounds included. Both
-bounds together are two one-sided tests of equivalence, at 2.5 % each, which is the 95 % interval between the bounds. A
-claim is supported if all its conditions hold, refuted if one fails, and inconclusive otherwise. All claims judged at
-once that rest on a test share an error of 5 % by Holm's procedure: where a verdict does not survive it, it is
+**Rule.** A condition has a lower bound, an upper bound or both. It *holds* where the whole 95 % interval of its effect
+is within the bounds, *fails* where the whole interval is beyond one of them, and is *open* otherwise; an end of an
+interval that touches a bound leaves it open. What is counted has no interval and is compared as it is, bounds included.
+Both bounds together are two one-sided tests of equivalence, at 2.5 % each, which is the 95 % interval between the
+bounds. A claim is supported if all its conditions hold, refuted if one fails, and inconclusive otherwise. All claims
+judged at once that rest on a test share an error of 5 % by Holm's procedure: where a verdict does not survive it, it is
 inconclusive. Without all of its cells a condition is not measured, and neither is its claim, unless another of its
 conditions fails.
 
@@ -34,6 +34,7 @@ Kind = Literal["S", "E", "A"]
 KINDS: dict[Kind, str] = {"S": "structure", "E": "efficiency", "A": "accuracy"}
 Word = Literal["supported", "refuted", "inconclusive", "not measured"]
 WORDS: tuple[Word, ...] = ("supported", "refuted", "inconclusive", "not measured")
+State = Literal["holds", "fails", "open", "not measured", "shown"]
 Statistic = Literal["exact", "level", "ratio", "difference"]
 STATISTICS: dict[Statistic, str] = {
     "exact": "what is counted or read off the built model, compared as it is",
@@ -63,8 +64,9 @@ class Condition:
     """In words; what the effect is of."""
     statistic: Statistic
     a: tuple[Term, ...]
-    """Terms of a side are added up, in a ratio multiplied."""
     b: tuple[Term, ...] = ()
+    combine: Literal["mean", "sum"] = "mean"
+    """What becomes of the terms of a side: their mean over all cells, or their sum; in a ratio of the logarithms."""
     at_least: float | None = None
     at_most: float | None = None
     equals: Any = None
@@ -77,6 +79,11 @@ class Condition:
     """Of the file."""
 
     @property
+    def decides(self) -> bool:
+        """Whether it has a bound; one without is shown and decides nothing."""
+        return not (self.at_least is None and self.at_most is None and self.equals is None)
+
+    @property
     def equivalence(self) -> bool:
         """Whether both sides are to be as good as equal."""
         return self.at_least is not None and self.at_most is not None
@@ -86,6 +93,8 @@ class Condition:
         """The bounds in words."""
         if self.statistic == "exact" and self.equals is not None:
             return f"is {self.equals}"
+        if not self.decides:
+            return "shown beside, decides nothing"
         low, high = (None if bound is None else f"{bound:g}" for bound in (self.at_least, self.at_most))
         return f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}"
 
@@ -106,6 +115,8 @@ class Claim:
     conditions: tuple[Condition, ...]
     cells: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
     """Name of a matrix -> its cells, of those that the conditions need. Device ``auto`` stands for any one device."""
+    fixed: tuple[str, ...] = ()
+    """Fields of the cells that are part of the claim, and so are not free to be others at another scale."""
     note: str = ""
     """What a reader must know beside the verdict, such as a premise of the sentence that is wrong."""
 
@@ -140,8 +151,8 @@ class Outcome:
     """What one condition came to at one scale."""
 
     condition: Condition
-    state: Literal["holds", "fails", "open", "not measured"]
-    """By the interval alone, before the correction for several claims."""
+    state: State
+    """By the interval alone, before the correction for several claims; ``shown`` of one that decides nothing."""
     effect: float | None = None
     low: float | None = None
     high: float | None = None

@@ -169,6 +169,7 @@ def loaded(folder: Path, *arguments: str) -> set[str]:
         "archs --help",
         "check --help",
         "compare --help",
+        "claims --help",
         "--version",
     ],
 )
@@ -184,6 +185,9 @@ def test_help_loads_nothing_that_takes_time(arguments, tmp_path):
         "archs albef --explain",
         "plan smoke",
         "plan paper --json",
+        "plan notes",
+        "claims",
+        "claims detector-cost --json",
         "check nowhere",
         "compare a b",
     ],

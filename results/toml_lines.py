@@ -1,4 +1,4 @@
-"""Finds the line of a key or a value in a suite file: `tomllib` says what a file holds, and not where."""
+"""Finds the line of a key or a value in a TOML file: `tomllib` says what a file holds, and not where."""
 
 from __future__ import annotations
 
