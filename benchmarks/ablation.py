@@ -14,7 +14,7 @@ from vlpbench.archs.objectives.table import spec as objective_spec
 from vlpbench.archs.registry import UnknownName, nearest
 from vlpbench.archs.types import Can, Unsupported
 from vlpbench.benchmarks.fields import SuiteError
-from vlpbench.benchmarks.plan import MATCHING
+from vlpbench.benchmarks.possible import MATCHING
 from vlpbench.benchmarks.suite import Suite
 from vlpbench.results.ablation import LADDER, Row, cell_of, objectives_name
 from vlpbench.results.record import Cell

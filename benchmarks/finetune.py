@@ -32,7 +32,6 @@ from vlpbench.results.packed import packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from vlpbench.archs.model import VLModel
@@ -47,8 +46,6 @@ SPLIT = "test"
 """The split that the samples are of."""
 FURTHER = ("comp",)
 """Splits that only the detail tells of, where a source has them."""
-
-
 D = TypeVar("D", bound=Labelled)
 C = TypeVar("C", bound=Choice)
 K = TypeVar("K", bound="Task")
@@ -223,8 +220,7 @@ def tuning(
         task: what to train the pre-trained model for, on the rows of ``train``.
 
     Returns:
-        The task, its module in evaluation mode; the rows of every split to evaluate on; and the detail so far, to
-        which the time of the evaluation is added at the end.
+        The task, in evaluation mode; the rows of every split to evaluate on; the detail, complete once it ends.
     """
     source = open_data(subject.cell)
     rows = augmented(sets(source, "train"), subject.cell, source.geometry)
@@ -233,11 +229,8 @@ def tuning(
         tuned = task(trained.learner.model, rows)
         curve = _train(tuned, subject, trained, source, cache)
         config = schedule.finetuning(subject.cell)
-        detail = {
-            "data_hash": source.hash,
-            "pretraining": trained.detail(),
-            "finetuning": {"steps": config.steps, "batch": config.batch, "lr": config.lr, "curve": curve.as_dict()},
-        }
+        how = {"steps": config.steps, "batch": config.batch, "lr": config.lr, "curve": curve.as_dict()}
+        detail = {"data_hash": source.hash, "pretraining": trained.detail(), "finetuning": how}
         tuned.module.eval()
         start = time.process_time(), time.perf_counter()
         with torch.no_grad():
@@ -281,8 +274,7 @@ def _train(task: Task, subject: Subject, trained: Pretrained, source: Source, ca
     config = schedule.finetuning(subject.cell)
     checkpoint = state_file(cache, f"{trained.key}-{subject.cell.id}", source, "checkpoint")
     task.module.train()
-    autocast: Callable[[], AbstractContextManager[Any]] = subject.autocast
-    curve = fit(task, config, device=subject.device, autocast=autocast, checkpoint=checkpoint)
+    curve = fit(task, config, device=subject.device, autocast=subject.autocast, checkpoint=checkpoint)
     checkpoint.remove()
     return curve
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from vlpbench.archs.objectives.table import spec
@@ -17,17 +17,17 @@ from vlpbench.benchmarks import scoring
 from vlpbench.benchmarks.curve import WINDOW
 from vlpbench.benchmarks.data.base import Swaps
 from vlpbench.benchmarks.drift import PROBES, Drift
+from vlpbench.benchmarks.loop import Task
 from vlpbench.benchmarks.metrics import Rate, recall_mean, recalls
-from vlpbench.benchmarks.plan import MATCHING
+from vlpbench.benchmarks.possible import MATCHING
 
 if TYPE_CHECKING:
     from torch import Tensor
     from vlpbench.archs.learner import Learner
     from vlpbench.archs.types import Text
-    from vlpbench.benchmarks.data.base import Foils, Gallery, Source
+    from vlpbench.benchmarks.data.base import Foils, Gallery, Pairs, Source
     from vlpbench.benchmarks.schedule import TrainConfig
     from vlpbench.benchmarks.subject import Subject
-    from vlpbench.benchmarks.train import Pretraining
 
 GALLERY = "val"
 LOOKS = 10
@@ -39,6 +39,20 @@ IMAGES = 60
 FOILS = 64
 """Pictures of the swap test."""
 BATCH = 256
+
+
+class Pairing(Task, Protocol):
+    """A training on pairs."""
+
+    @property
+    def module(self) -> Learner:
+        """What is trained."""
+        ...
+
+    @property
+    def pairs(self) -> Pairs:
+        """On what."""
+        ...
 
 
 class First:
@@ -107,7 +121,7 @@ class Blind:
         return {}
 
 
-def watch(subject: Subject, task: Pretraining, source: Source, config: TrainConfig) -> Watch | Blind:
+def watch(subject: Subject, task: Pairing, source: Source, config: TrainConfig) -> Watch | Blind:
     """Plans the looks at a pre-training.
 
     Compiled models are not looked at: inputs of other shapes would compile anew and might change what trains.
@@ -192,7 +206,7 @@ def swap_rates(engine: scoring.Engine, foils: Foils, scorer: str, count: int) ->
 
 def _work(scorer: str, gallery: Gallery) -> float:
     """Forward passes of a pair: a fusion is at most one, encoding an image and a text together is one."""
-    return scoring.fusions(scorer, gallery) + (gallery.images + gallery.texts) / 2
+    return scoring.fusions(scorer, gallery.images, gallery.texts) + (gallery.images + gallery.texts) / 2
 
 
 def _foil_work(foils: Foils, scorer: str) -> float:

@@ -6,6 +6,15 @@ from dataclasses import dataclass, field
 
 from vlpbench.benchmarks.data.scene_table import Layout
 
+GALLERIES = {
+    "test": "one caption an image, true of that image alone; the images are independent of one another",
+    "val": "as test, to choose learning rates on",
+    "large": "twice the images of test, which are among them",
+    "hard": "groups of four images described by the same bag of words",
+    "comp": "every caption names a colour-shape pair that no training image shows",
+}
+"""Name of a gallery -> what it holds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesConfig:

@@ -20,7 +20,7 @@ from vlpbench.benchmarks.data import scene_text
 from vlpbench.benchmarks.data.base import DataError, Geometry
 from vlpbench.benchmarks.data.render import render
 from vlpbench.benchmarks.data.scene_captions import REFERENCES, SceneCaptions
-from vlpbench.benchmarks.data.scene_config import CONFIGS, ScenesConfig
+from vlpbench.benchmarks.data.scene_config import CONFIGS, GALLERIES, ScenesConfig
 from vlpbench.benchmarks.data.scene_detector import SceneDetector, kept_in
 from vlpbench.benchmarks.data.scene_entailment import Supposed, suppose
 from vlpbench.benchmarks.data.scene_galleries import Drawn, draw_gallery
@@ -59,13 +59,6 @@ __all__ = ["CONFIGS", "GALLERIES", "Scenes", "ScenesConfig"]
 
 T = TypeVar("T")
 
-GALLERIES = {
-    "test": "one caption an image, true of that image alone; the images are independent of one another",
-    "val": "as test, to choose learning rates on",
-    "large": "twice the images of test, which are among them",
-    "hard": "groups of four images described by the same bag of words",
-    "comp": "every caption names a colour-shape pair that no training image shows",
-}
 PROBE_IMAGES = 256
 """Training images whose content goes into the hash."""
 

@@ -97,6 +97,11 @@ class Answering:
         self.answers = text_to(Text(ids=listed.ids[:, :longest], mask=listed.mask[:, :longest]), device)
 
     @property
+    def reads(self) -> Questions:
+        """The questions."""
+        return self.data
+
+    @property
     def rows(self) -> int:
         """Questions."""
         return len(self.data)
