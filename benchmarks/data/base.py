@@ -29,6 +29,12 @@ class Geometry:
     sep: int | None
     mask: int
     """Token ids. ``sep`` is None where texts carry no end token; ``mask`` is -1 where the vocabulary knows none."""
+    vocabulary: str = ""
+    """Hash of the vocabulary that token ids are of, where it is read from a file."""
+    inside: frozenset[int] = frozenset()
+    """Ids of tokens that go on with the word before them."""
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    """Mean and deviation of RGB in [0, 1] by which pixels are normalised."""
     regions: int | None = None
     """R where images come as regions (B, R, F + 4), F the pixels of a box cut out; None where they come as pixels."""
 
@@ -69,6 +75,32 @@ class Gallery(Protocol):
         ...
 
 
+class Labelled(Protocol):
+    """Rows of several kinds, each with a right class."""
+
+    kinds: tuple[str, ...]
+    """Names of the kinds."""
+    kind: np.ndarray
+    """(rows,) int64 index into ``kinds``."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray) -> Any:
+        """The rows (K,) int64, as a model is shown them."""
+        ...
+
+
+class Choice(Labelled, Protocol):
+    """Rows whose class is one of a few labels, with a hash of their own."""
+
+    labels: tuple[str, ...]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the content."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuestionBatch:
     """Rows of a question set."""
@@ -85,30 +117,15 @@ class QuestionBatch:
 
 
 @runtime_checkable
-class Questions(Protocol):
-    """Questions about images with answers from a closed list."""
+class Questions(Labelled, Protocol):
+    """Questions of several kinds about images, with answers from a closed list."""
 
     answers: tuple[str, ...]
-    kinds: tuple[str, ...]
-    """Names of the question types."""
-    kind: np.ndarray
-    """(rows,) int64 index into ``kinds``."""
     binding: frozenset[str]
-    """Question types that need an attribute bound to the right object."""
-
-    def __len__(self) -> int: ...
+    """Kinds of question that need an attribute bound to the right object."""
 
     def batch(self, rows: np.ndarray) -> QuestionBatch:
         """The questions of these rows (K,) int64."""
-        ...
-
-
-@runtime_checkable
-class Answered(Protocol):
-    """Questions to which several people gave an answer of their own, which need not be on the list."""
-
-    def annotations(self) -> Sequence[Mapping[str, Any]]:
-        """A row each, in the official form of VQA v2, as `vlpbench.benchmarks.vqa_score.vqa_score` takes them."""
         ...
 
 
@@ -117,7 +134,11 @@ class Source(Protocol):
     """A data set, ready to be read. Splits are ``train``, ``val`` and ``test``; a source may have further galleries."""
 
     name: str
-    geometry: Geometry
+
+    @property
+    def geometry(self) -> Geometry:
+        """What a model must be built with."""
+        ...
 
     @property
     def hash(self) -> str:
@@ -142,6 +163,15 @@ class Source(Protocol):
 
     def galleries(self) -> Mapping[str, str]:
         """Name -> one sentence on what it holds."""
+        ...
+
+
+@runtime_checkable
+class Detecting(Protocol):
+    """A source whose regions a detector may have found."""
+
+    def detector(self) -> Mapping[str, Any]:
+        """The detector, how well it does and what a picture takes it, for a record; empty where there is none."""
         ...
 
 
@@ -206,35 +236,15 @@ class StatementBatch:
 
 
 @runtime_checkable
-class Statements(Protocol):
+class Statements(Choice, Protocol):
     """Visual reasoning in the form of NLVR2: a statement is true or false of two pictures; NLVR has one."""
 
     sides: int
     """Pictures of a statement, 1 or 2."""
-    labels: tuple[str, ...]
-    kinds: tuple[str, ...]
-    """Names of the kinds of statement."""
-    kind: np.ndarray
-    """(rows,) int64 index into ``kinds``."""
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 over the content."""
-        ...
-
-    def __len__(self) -> int: ...
 
     def batch(self, rows: np.ndarray) -> StatementBatch:
         """The statements of these rows (K,) int64."""
         ...
-
-
-@runtime_checkable
-class Grouped(Protocol):
-    """Statements that were each made about several pictures."""
-
-    group: np.ndarray
-    """(rows,) int64, equal for those that are one statement."""
 
 
 @runtime_checkable
@@ -260,21 +270,8 @@ class HypothesisBatch:
 
 
 @runtime_checkable
-class Hypotheses(Protocol):
+class Hypotheses(Choice, Protocol):
     """Visual entailment in the form of SNLI-VE: a picture entails a hypothesis, contradicts it, or leaves it open."""
-
-    labels: tuple[str, ...]
-    kinds: tuple[str, ...]
-    """Names of the kinds of hypothesis."""
-    kind: np.ndarray
-    """(rows,) int64 index into ``kinds``."""
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 over the content."""
-        ...
-
-    def __len__(self) -> int: ...
 
     def batch(self, rows: np.ndarray) -> HypothesisBatch:
         """The hypotheses of these rows (K,) int64."""
@@ -286,60 +283,5 @@ class Entailment(Protocol):
     """A source that has hypotheses about pictures."""
 
     def entailment(self, split: str) -> Hypotheses:
-        """Raises `DataError` for an unknown split."""
-        ...
-
-
-@runtime_checkable
-class Worded(Protocol):
-    """A source whose tokens can be read and written in words."""
-
-    def encode(self, texts: Sequence[str]) -> Text:
-        """Words -> tokens."""
-        ...
-
-    def decode(self, text: Text) -> list[str]:
-        """Tokens -> words, without start, end and padding."""
-        ...
-
-
-@runtime_checkable
-class Judged(Protocol):
-    """Pictures of which the data know whether a text is true of them."""
-
-    verdicts: tuple[str, ...]
-    """Best first."""
-
-    def judge(self, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """(K,) int64 index into ``verdicts`` of token ids (K, L), each as a caption of the picture of its row."""
-        ...
-
-
-@runtime_checkable
-class Captions(Protocol):
-    """Pictures to be described, with the captions that a description is compared with."""
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 over the content."""
-        ...
-
-    @property
-    def references(self) -> list[list[str]]:
-        """One caption or more of each picture, in words."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def image_batch(self, rows: np.ndarray) -> Tensor:
-        """(K,) rows -> their images."""
-        ...
-
-
-@runtime_checkable
-class Captioned(Protocol):
-    """A source that has pictures to be described."""
-
-    def captions(self, split: str) -> Captions:
         """Raises `DataError` for an unknown split."""
         ...

@@ -98,8 +98,8 @@ def catalogue() -> Mapping[str, SourceSpec]:
 
 def _spec(name: str, table: dict[str, Any]) -> SourceSpec:
     files = tuple(FileSpec(**({"role": table["role"]} | file)) for file in table.get("files", ()))
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    defaults = {"folder": name, "images": ("images", ".")}
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    defaults: dict[str, Any] = {"folder": name, "images": ("images", ".")}
     return SourceSpec(**(defaults | {k: v for k, v in fields.items() if k != "role"} | {"name": name, "files": files}))
 
 
@@ -169,9 +169,7 @@ class Located:
         module, _, attribute = self.spec.reader.partition(":")
         reader = getattr(importlib.import_module(f"vlpbench.benchmarks.data.readers.{module}"), attribute)
         files = self.files(split)
-        return reader(
-            Reading(split=split, files=files, images=self.images, captions=options.captions, faults=faults)
-        )
+        return reader(Reading(split=split, files=files, images=self.images, captions=options.captions, faults=faults))
 
 
 def locate(spec: SourceSpec, folder: Path) -> Located:

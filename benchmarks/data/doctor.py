@@ -156,7 +156,8 @@ def _split(located: Located, split: str, rows: Sequence[Row], faults: Faults, de
     known = {"pictures": spec[0].pictures, "rows": spec[0].rows} if spec else {}
     return SplitFound(
         split=split,
-        **count(rows),
+        pictures=len(pictures),
+        rows=count(rows)["rows"],
         expected={name: number for name, number in known.items() if number is not None},
         faults=faults.left_out(),
         missing=len(missing),

@@ -105,7 +105,7 @@ class FileSource:
 
     def left_out(self) -> Mapping[str, Any]:
         """See `vlpbench.benchmarks.data.faults.Sifted`; of what was opened so far."""
-        return (self.other.left_out() if self.other else {}) | self.faults.left_out()
+        return dict(self.other.left_out() if self.other else {}) | self.faults.left_out()
 
     def rows(self, split: str) -> Sequence[Row]:
         """The rows of a split that can be used.
@@ -122,12 +122,16 @@ class FileSource:
             self._rows[split] = rows
         return self._rows[split]
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """SHA-256 over rows, the bytes of test pictures and the sizes of all others.
 
         Not over preprocessing and tokens, which are the architecture's: all that read the same files are comparable.
         """
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         found = hashlib.sha256(json.dumps([self.name, self.options.captions]).encode())
         if self.other is not None:
             found.update(self.other.hash.encode())
@@ -188,9 +192,9 @@ class CaptionFiles(FileSource):
 
     def galleries(self) -> Mapping[str, str]:
         """Splits that hold pictures, and folds."""
-        which = "first five captions" if self.options.captions == "five" else "all captions"
+        which = "the first five captions" if self.options.captions == "five" else "all captions"
         own = {split: len(self.rows(split)) for split in self._present() if split != "train"}
-        found = {split: f"{count} pictures with the {which} of each" for split, count in own.items()}
+        found = {split: f"{count} pictures with {which} of each" for split, count in own.items()}
         if own.get("test") == FOLDS * FOLD:
             found |= {f"fold{n}": f"pictures {FOLD * (n - 1)} to {FOLD * n - 1} of test" for n in range(1, FOLDS + 1)}
         return found
@@ -213,7 +217,9 @@ class QuestionFiles(FileSource):
         rows: list[Any] = [row for split in names for row in self.rows(split)]
         found = answer_list(rows, self.options.least or spec.least)
         if not found:
-            raise DataError(f"{self.name}: no answer is that of {self.options.least or spec.least} questions; lower 'least'")
+            raise DataError(
+                f"{self.name}: no answer is that of {self.options.least or spec.least} questions; lower 'least'"
+            )
         return found
 
     def questions(self, split: str) -> FileQuestions:

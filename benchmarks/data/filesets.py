@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,7 +160,7 @@ class FileQuestions(FileRows):
         )
 
     def annotations(self) -> list[dict[str, Any]]:
-        """See `vlpbench.benchmarks.data.base.Answered`."""
+        """See `vlpbench.benchmarks.data.scored.Answered`."""
         return [row.annotation() for row in self.asked]
 
 
@@ -213,7 +214,7 @@ class FileHypotheses(FileRows):
         )
 
 
-normalised = normaliser("official")
+normalised: Callable[[str], str] = lru_cache(maxsize=2**16)(normaliser("official"))
 """An answer as the official evaluation compares it."""
 
 
@@ -245,5 +246,3 @@ def digest_rows(rows: Sequence[Row]) -> str:
     for row in rows:
         found.update(json.dumps([getattr(row, name) for name in row.__slots__]).encode())
     return found.hexdigest()
-
-

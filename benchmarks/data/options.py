@@ -19,8 +19,8 @@ class DataOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     faulty: Literal["skip", "fail"] = "fail"
-    """What to do with a sample that cannot be used: leave it out and say so in the record, or stop. ``skip`` decodes all
-    pictures of a split when it is opened."""
+    """What to do with a sample that cannot be used: leave it out and say so in the record, or stop. ``skip`` decodes
+    all pictures of a split when it is opened."""
     captions: Literal["five", "all"] = "five"
     """Of a picture: the first five, or all there are (COCO has up to seven)."""
     clean: str = "architecture"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image, ImageDraw
-
-if TYPE_CHECKING:
-    from vlpbench.benchmarks.data.samples import Drawn, Folder
+from vlpbench.benchmarks.data.miniature import Drawn, Folder, draw_shape
 
 BOXES = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 """The six orders of three boxes."""
@@ -101,7 +99,9 @@ def _pairs(pictures: list[Drawn]) -> list[tuple[int, Drawn, Drawn, str, bool]]:
     """Number of the pair, left, right, statement and whether it is true."""
     found = []
     for n, (left, right) in enumerate(zip(pictures, pictures[1:] + pictures[:1], strict=True)):
-        found.append((n, left, right, f"The left image shows a {left.colour if n % 2 else right.colour} shape.", bool(n % 2)))
+        found.append(
+            (n, left, right, f"The left image shows a {left.colour if n % 2 else right.colour} shape.", bool(n % 2))
+        )
         found.append((n, left, right, f"One of the images shows a {right.shape}.", True))
     return [(n, a, b, text, true or a.colour == b.colour) for n, a, b, text, true in found]
 
@@ -139,8 +139,6 @@ def nlvr(to: Folder) -> None:
 
 
 def _boxes(shapes: list[Drawn]) -> Image.Image:
-    from vlpbench.benchmarks.data.samples import draw_shape
-
     found = Image.new("RGB", (400, 100), (211, 211, 211))
     for place, shape in enumerate(shapes):
         if place:

@@ -43,7 +43,9 @@ class ShardPairs:
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """Shards in random order, and the samples of each in random order."""
-        parts = [rng.permutation(np.arange(end - len(s.keys), end)) for s, end in zip(self.shards, self.ends, strict=True)]
+        parts = [
+            rng.permutation(np.arange(end - len(s.keys), end)) for s, end in zip(self.shards, self.ends, strict=True)
+        ]
         return np.concatenate([parts[place] for place in rng.permutation(len(parts))])
 
     def batch(self, rows: np.ndarray) -> Batch:
@@ -80,7 +82,8 @@ class ShardPairs:
         if workers == 0 or self._ahead is not None:
             yield
             return
-        with Ahead(self.read, rows, workers) as self._ahead:
+        with Ahead(self.read, rows, workers) as ahead:
+            self._ahead = ahead
             try:
                 yield
             finally:
@@ -128,9 +131,13 @@ class ShardSource:
             raise DataError(f"no shard of {self.folder} holds a sample; left out: {dict(self.faults.counts)}")
         return found
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """SHA-256 over names and sizes of shards, and over which samples of them are used and where they lie."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         found = hashlib.sha256()
         for shard in self._shards:
             found.update(f"{shard.path.name} {shard.path.stat().st_size}".encode())

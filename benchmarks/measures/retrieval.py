@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from vlpbench.archs import registry
 from vlpbench.benchmarks import scoring
 from vlpbench.benchmarks.data.base import Swaps
+from vlpbench.benchmarks.data.faults import left_out
 from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.metrics import Rate, recall_mean, recalls
 from vlpbench.benchmarks.train import cache_folder, open_data, pretrain
 from vlpbench.benchmarks.validation import swap_rates
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vlpbench.benchmarks.data.base import Gallery, Source
     from vlpbench.benchmarks.scoring import Engine, Scored
     from vlpbench.benchmarks.subject import Subject
@@ -45,11 +49,40 @@ class Retrieval:
                 "evaluation": {**scored.work, **spent},
                 "galleries": {GALLERY: _described(scored)} | _others(engine, source, scorer, cell.k),
             }
+            if cell.checkpoint is not None:
+                detail["protocol"] = _protocol(subject, source, detail)
             if isinstance(source, Swaps):
                 detail["swaps"] = _swaps(engine, source, scorer)
+            detail |= folds(detail["galleries"]) | left_out(source)
         rates = recalls(scored.ranks)
         values = {name: [rate.percent] for name, rate in rates.items()} | {"recall_mean": [recall_mean(rates)]}
         return Samples(values=values, detail=detail, flags=_flags(rates, source.gallery(GALLERY)))
+
+
+def _protocol(subject: Subject, source: Source, detail: dict[str, Any]) -> dict[str, Any]:
+    """What a number of somebody else must share to be comparable."""
+    cell, gallery, geometry = subject.cell, source.gallery(GALLERY), source.geometry
+    inputs = registry.get(cell.arch).inputs
+    return {
+        "weights": cell.checkpoint,
+        "tuned": cell.protocol,
+        "images": gallery.images,
+        "texts": gallery.texts,
+        "image": list(subject.model.image_size),
+        "pixels": inputs.image.fit,
+        "vocabulary": inputs.text.vocabulary,
+        "text_len": geometry.text_len,
+        "scorer": detail["scorer"],
+        "k": detail["k"],
+        "code": cell.code,
+    }
+
+
+def folds(galleries: Mapping[str, Any]) -> dict[str, Any]:
+    """``folds``: the mean recalls of the galleries that are parts of one ("1K test"); empty without any."""
+    parts = [found["recalls"] for name, found in galleries.items() if name.startswith("fold")]
+    means = {rate: sum(part[rate]["percent"] for part in parts) / len(parts) for rate in (parts[0] if parts else ())}
+    return {"folds": {"galleries": len(parts), "recalls": means}} if parts else {}
 
 
 def _described(scored: Scored) -> dict[str, Any]:
@@ -73,7 +106,7 @@ def _others(engine: Engine, source: Source, scorer: str, k: int | None) -> dict[
         if name == GALLERY:
             continue
         gallery = source.gallery(name)
-        if scoring.fusions(scorer, gallery, k) <= EXTRA_FUSIONS:
+        if scoring.fusions(scorer, gallery.images, gallery.texts, k) <= EXTRA_FUSIONS:
             found[name] = _described(scoring.rank(engine, gallery, scorer, k))
     return found
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from vlpbench.archs.registry import UnknownName
+from vlpbench.archs.types import Unsupported
 from vlpbench.benchmarks.data.base import DataError
 from vlpbench.benchmarks.data.sources import names, open_source
 
@@ -39,13 +40,17 @@ def test_unknown_names_offer_the_nearest():
 
 def test_files_must_be_given(monkeypatch, tmp_path):
     monkeypatch.delenv("VLPBENCH_DATA", raising=False)
-    with pytest.raises(DataError, match="flickr30k needs its files: set VLPBENCH_DATA"):
+    with pytest.raises(DataError, match=r"flickr30k needs its files: give .* --data-root or VLPBENCH_DATA; get"):
+        open_source("flickr30k")
+    monkeypatch.setenv("VLPBENCH_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"flickr30k, which is no folder; get it from .*licence: "):
         open_source("flickr30k")
     with pytest.raises(DataError, match=r"noise must be 0, not 0\.2"):
         open_source("coco", noise=0.2, root=tmp_path)
     (tmp_path / "vocab.txt").write_text("a\nb\n")
     with pytest.raises(DataError, match="is not a BERT vocabulary"):
-        open_source("coco", root=tmp_path)
-    (tmp_path / "vocab.txt").unlink()
-    with pytest.raises(DataError, match=r"dataset_coco\.json cannot be read"):
-        open_source("coco", root=tmp_path)
+        _ = open_source("coco", root=tmp_path).geometry
+    with pytest.raises(DataError, match=r"has no dataset_coco\.json; get it from"):
+        open_source("coco", root=tmp_path).pairs("train")
+    with pytest.raises(Unsupported, match="scenes is generated and has no files, so data_options have no meaning"):
+        open_source("scenes", options={"faulty": "skip"})

@@ -1,4 +1,4 @@
-"""The JSON lists of ALBEF's release (and of BLIP's and X-VLM's, which took the form over), and VLUE's, which are like them.
+"""The JSON lists of ALBEF's release, whose form BLIP and X-VLM took over, and VLUE's, which are like them.
 
 A training file of retrieval has a row for every caption, one of evaluation a row for every picture with all captions.
 """
@@ -11,8 +11,8 @@ from vlpbench.benchmarks.data.faults import Fault, below, mapping, need, one_of,
 from vlpbench.benchmarks.data.jsonfiles import listed, read_json
 from vlpbench.benchmarks.data.readers.karpathy import chosen
 from vlpbench.benchmarks.data.readers.nlvr import LABELS
-from vlpbench.benchmarks.data.readers.snli_ve import LABELS as RELATIONS
 from vlpbench.benchmarks.data.readers.reading import Reading
+from vlpbench.benchmarks.data.readers.snli_ve import LABELS as RELATIONS
 from vlpbench.benchmarks.data.rows import Asked, Claim, Entry, Found
 
 SIDES = 2
@@ -58,7 +58,7 @@ def read_questions(reading: Reading) -> Found:
 
 
 def read_statements(reading: Reading) -> Found:
-    """Statements about two pictures. Only the text "True" is true, as in the released loader; others must be "False"."""
+    """Statements about two pictures. Labels are the texts "True" and "False"; released code reads others as false."""
     claims = []
     for where, line in _lines(reading, "statements"):
         with reading.faults.at(where):

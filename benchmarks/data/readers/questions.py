@@ -15,7 +15,7 @@ RAD, EASY = "the questions of VQA-RAD", "the questions of easy-VQA"
 
 
 def read_rad(reading: Reading) -> Found:
-    """VQA-RAD: questions whose ``phrase_type`` begins with ``test`` are the test set. Answers are read in lower case."""
+    """VQA-RAD: questions whose ``phrase_type`` begins with ``test`` are the test set. Answers become lower case."""
     path = reading.file("questions")
     rows: dict[str, dict[int, Asked]] = {"train": {}, "test": {}}
     for place, item in enumerate(listed(read_json(path, RAD), "", path, RAD)):

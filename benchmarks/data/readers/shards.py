@@ -56,7 +56,7 @@ def shards(folder: Path, faults: Faults) -> list[Shard]:
         packed = [path.name for path in folder.glob("*.tar.*")][:3] if folder.is_dir() else []
         more = f"; {', '.join(packed)} must be uncompressed first" if packed else ""
         raise DataError(f"{folder} holds no shard (*.tar){more}: write some with img2dataset or webdataset")
-    return [_kept(path, faults) or _keep(index(path, faults), faults) for path in paths]
+    return [_kept(path) or _keep(index(path, faults), faults) for path in paths]
 
 
 def index(path: Path, faults: Faults) -> Shard:
@@ -136,8 +136,8 @@ def _stamp(path: Path) -> list[int]:
     return [FORM, path.stat().st_size, path.stat().st_mtime_ns]
 
 
-def _kept(path: Path, faults: Faults) -> Shard | None:
-    """An index that was kept, if it is of this very file, and all of it could be used."""
+def _kept(path: Path) -> Shard | None:
+    """An index that was kept, if it is of this very file."""
     try:
         found: Any = json.loads(_file(path).read_text(encoding="utf-8"))
         if found["stamp"] != _stamp(path):
