@@ -49,7 +49,9 @@ _WEIGHTS: Arguments = (
         },
     ),
     ("--download", {"action": "store_true", "help": "fetch weights that --checkpoint names by open_clip"}),
-    ("--data-root", {"metavar": "DIR", "help": "folder of your data sets (default: $VLPBENCH_DATA)"}),
+)
+_DATA: Arguments = (
+    ("--data-root", {"metavar": "DIR", "help": "folder of your data sets (default: $VLPBENCH_DATA; docs/data.md)"}),
 )
 _CLAIMS: Arguments = (
     ("--claims", {"metavar": "FILE.toml", "help": "claims of your own, in place of those of the notes"}),
@@ -66,7 +68,7 @@ comes, and writes the report. Run again after a kill or a failure, it does only 
 {_FOLDERS}
 
 example: vlpbench run quick --only measure=flops|latency""",
-        (*_SUITE, *_CLAIMS, *_WEIGHTS, *_CACHE, *_EVENTS, *_SCORES, *_LANG, *_JSON),
+        (*_SUITE, *_CLAIMS, *_WEIGHTS, *_DATA, *_CACHE, *_EVENTS, *_SCORES, *_LANG, *_JSON),
     ),
     "plan": (
         "vlpbench.benchmarks.cli_run:plan",
@@ -75,7 +77,7 @@ example: vlpbench run quick --only measure=flops|latency""",
 the time. Measures nothing and writes nothing.
 
 example: vlpbench plan paper --device cuda""",
-        (*_SUITE, *_CLAIMS, *_WEIGHTS, *_JSON),
+        (*_SUITE, *_CLAIMS, *_WEIGHTS, *_DATA, *_JSON),
     ),
     "ablate": (
         "vlpbench.benchmarks.cli_ablate:ablate",
@@ -109,6 +111,7 @@ example: vlpbench ablate --arch NAME --only ladder""",
             ("--device", {"default": "auto", "help": "cpu, cuda or cuda:N (default: auto)"}),
             ("--out", {"metavar": "DIR", "help": "results folder"}),
             ("--again", {"action": "store_true", "help": "measure what is done already once more"}),
+            *_DATA,
             *_CACHE,
             *_EVENTS,
             *_SCORES,

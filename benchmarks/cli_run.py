@@ -59,7 +59,7 @@ def run_suite(suite: Suite, options: Namespace, closing: Closing | None = None) 
 
     Args:
         suite: what is asked for.
-        options: ``out``, ``again``, ``cache``, ``tensorboard``, ``score_memory``, ``lang`` and ``json``.
+        options: ``out``, ``again``, ``data_root``, ``cache``, ``tensorboard``, ``score_memory``, ``lang`` and ``json``.
         closing: called once all is measured.
     """
     if options.tensorboard:
@@ -117,14 +117,14 @@ def _suite(options: Namespace) -> Suite:
         except ValueError as error:
             raise SuiteError(f"--device: {error}") from error
     suite = load_suite(options.claims or options.suite, device=options.device)
-    if options.data_root:
-        os.environ[FOLDER_VARIABLE] = str(Path(options.data_root).absolute())
     if options.only:
         suite = replace(suite, cells=tuple(select(suite.cells, options.only)))
     return assign(suite, options.checkpoint, folder=suite.folder, download=options.download)
 
 
 def _prepare(suite: Suite, options: Namespace) -> tuple[Store, Env, Plan]:
+    if options.data_root:
+        os.environ[FOLDER_VARIABLE] = str(Path(options.data_root).absolute())
     store = Store(results_folder(options.out, suite.name))
     env = environment.capture()
     history, code = store.entries(), environment.code_hash()
