@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlpbench.benchmarks.fields import check_value, normalise
 from vlpbench.benchmarks.folders import existing_results, report_folder
 from vlpbench.results.store import Store, StoreError
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from vlpbench.reports.claims import Claim
+    from vlpbench.results.record import Record
+
 
 def report(options: Namespace) -> int:
-    """Writes the report of a results folder and prints the page's path."""
-    store = Store(existing_results(options.results))
-    records = store.records()
-    if not records:
-        raise StoreError(f"{store.path} holds no record, so there is nothing to report; run `vlpbench run` first")
+    """Writes the report of one or several results folders and prints the page's path."""
+    stores = [Store(existing_results(named)) for named in options.results or (None,)]
+    records: list[Record] = []
+    problems: list[str] = []
+    titles: list[str] = []
+    for store in stores:
+        found = store.records()
+        if not found:
+            raise StoreError(f"{store.path} holds no record, so there is nothing to report; run `vlpbench run` first")
+        records += found
+        problems += store.problems()
+        titles.append(_title(found[-1].suite))
     from vlpbench.reports.render import render
 
-    folder = report_folder(options.out, store.folder)
-    print(render(records, folder, title=_title(records[-1].suite), problems=store.problems()))
+    folder = report_folder(options.out, [store.folder for store in stores], options.lang)
+    title = " + ".join(dict.fromkeys(titles))
+    judged = claims_of(None)
+    print(render(records, folder, title=title, problems=problems, lang=options.lang, tex=options.latex, claims=judged))
     return 0
+
+
+def claims_of(file: str | None) -> tuple[Claim, ...]:
+    """What a report decides: the claims of a file, or those of the notes, with what tables of ours fill in."""
+    from vlpbench.reports.claims import load
+
+    return load(Path(file) if file else None, check=check_value, complete=normalise)
 
 
 def check(options: Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from vlpbench.results.store import RECORDS, StoreError
@@ -43,10 +44,15 @@ def existing_results(named: str | None) -> Path:
     return files[-1].parent
 
 
-def report_folder(named: str | None, results: Path) -> Path:
-    """Where the report of a results folder goes."""
+def report_folder(named: str | None, results: Sequence[Path], lang: str = "en") -> Path:
+    """Where the report of results folders goes; one that is not in English lies within the English one's.
+
+    Of several folders it has all their names, and stands where that of the first would.
+    """
     if named:
         return Path(named)
-    if is_checkout(Path()) and results.resolve().parent == results_root().resolve():
-        return Path("reports") / "out" / results.name
-    return results / "report"
+    first, name = results[0], "+".join(dict.fromkeys(folder.name for folder in results))
+    inside = is_checkout(Path()) and first.resolve().parent == results_root().resolve()
+    alone = first / "report" if len(results) == 1 else first.parent / f"{name}-report"
+    folder = Path("reports") / "out" / name if inside else alone
+    return folder if lang == "en" else folder / lang

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlpbench.reports import effects as forests
 from vlpbench.reports import plots
 from vlpbench.reports.ablation import Study
 from vlpbench.reports.ablation_words import setting_words, signed
@@ -17,9 +18,11 @@ LINES = {"distill − queue": ("-", "D", -0.4), "distill − off": ((0, (5, 2)),
 
 
 def figures(study: Study, name: str) -> list[Figure]:
-    """Bars of every row; for a sweep of noise the gains too."""
+    """What is added, with intervals, then bars of every row; for a sweep of noise the gains too."""
     with style():
-        found = [_bars(study, f"{name}-{key}", key) for key in PANELS]
+        forest = forests.ladder(study, f"{name}-added"), forests.factorial(study, f"{name}-forest")
+        found = [figure for figure in forest if figure is not None]
+        found += [_bars(study, f"{name}-{key}", key) for key in PANELS]
         return [*found, *([_gains(study, f"{name}-gain")] if study.kind == "sweep" and study.effects else [])]
 
 
@@ -78,7 +81,7 @@ def _gains(study: Study, name: str) -> Figure:
             words += [f"{kind} {signed(gain.value)} at {x:.0%} noise in {title}" for x, gain in points]
         axes.set_title(f"{title[0].upper()}{title[1:]}, points", fontweight="normal")
         plots.quiet(axes)
-        plots.end_labels(axes, ends, gap=0.14)
+        plots.end_labels(axes, ends)
     panels[-1].set_xlabel("corrupted training captions, %")
     for kind, effects in shown:
         for one in effects:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from vlpbench.reports import details, paired, stats
 from vlpbench.reports.board import quantity
-from vlpbench.reports.learning import learning_table
 from vlpbench.reports.measured import RECALLS, Measured, kind_estimate
+from vlpbench.reports.retrieval_beside import beside_table
 from vlpbench.reports.stats import Estimate
 from vlpbench.reports.table import Head, Item, Table, row_item, scorer_words, value_item
 from vlpbench.reports.units import PERCENT
@@ -19,11 +19,11 @@ def accuracy_tables(everything: Sequence[Measured]) -> list[Table]:
     """Those that the records hold something for."""
     found = (
         scorer_table(everything),
+        beside_table(everything),
         swap_table(everything),
         question_table(everything),
         statement_table(everything),
         hypothesis_table(everything),
-        learning_table(everything),
         paired_table(everything),
     )
     return [table for table in found if table is not None]

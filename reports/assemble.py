@@ -6,38 +6,34 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from vlpbench.reports import ablation_figures, ablation_words, summary
-from vlpbench.reports.ablation import Study, studies
+from vlpbench.reports import ablation_words, gap, summary
+from vlpbench.reports.ablation import studies
 from vlpbench.reports.accuracy import accuracy_tables
-from vlpbench.reports.board import Board, boards, quantity
+from vlpbench.reports.appendix import Card, cards
+from vlpbench.reports.board import Board, boards
+from vlpbench.reports.claims import Claim, judge
+from vlpbench.reports.crossings import crossover_table
 from vlpbench.reports.figures import figures
+from vlpbench.reports.learning import learning_table
 from vlpbench.reports.measured import latest, measure_all
-from vlpbench.reports.names import Row, text_of
+from vlpbench.reports.profiles import profiles
+from vlpbench.reports.quality import environment_table, failure_table, flag_table
+from vlpbench.reports.rulings import RULE, Ruling, Tally, rulings, tallies
+from vlpbench.reports.rulings import table as ruling_table
+from vlpbench.reports.sections import Block, Section, drawn, missing, sections, studied
+from vlpbench.reports.studies import compared_records
 from vlpbench.reports.summary import Finding
 from vlpbench.reports.svg import Figure
-from vlpbench.reports.table import STATUS_WORDS, Head, Item, Table, comparison, measurement_table
-from vlpbench.reports.units import scale
+from vlpbench.reports.table import Table, comparison, measurement_table
 from vlpbench.reports.utilisation import machine_tables
-from vlpbench.results.record import Env, Record, Status
+from vlpbench.results.record import Env, Record
 
 DEFINITIONS = Path(__file__).with_name("definitions.toml")
 
 
 class ReportError(Exception):
     """Records that no report can be made of. The message says what to do; no traceback is shown for it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """One record in the appendix: all that is needed to see where a number came from and to measure it again."""
-
-    record: Record
-    title: str
-    fields: tuple[tuple[str, str], ...]
-    values: tuple[str, ...]
-    command: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +44,6 @@ class Part:
     """Empty where there is only one environment."""
     findings: tuple[Finding, ...]
     comparison: Table
-    figures: tuple[Figure, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ablation:
-    """One table of rows that share a setting, what follows from it, and its figures."""
-
-    heading: str
-    tables: tuple[Table, ...]
-    figures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +52,17 @@ class Report:
 
     title: str
     scope: str
+    rulings: tuple[Ruling, ...]
+    """Verdicts on claims, those that were measured first."""
+    tallies: tuple[Tally, ...]
+    rule: str
+    """How verdicts are reached."""
+    verdicts: Table | None
     limits: tuple[str, ...]
+    missing: tuple[tuple[str, str], ...]
+    """What the records hold nothing of, and the command that measures it."""
     parts: tuple[Part, ...]
-    ablations: tuple[Ablation, ...]
-    tables: tuple[Table, ...]
+    sections: tuple[Section, ...]
     failures: Table | None
     flags: Table | None
     problems: tuple[str, ...]
@@ -78,26 +71,45 @@ class Report:
     cards: tuple[Card, ...]
 
     @property
-    def compares(self) -> bool:
-        """Whether there are figures beside those of ablations."""
-        return any(part.figures for part in self.parts)
+    def contents(self) -> list[tuple[str, str]]:
+        """Anchors and titles of the sections."""
+        return [(section.name, section.title) for section in self.sections]
+
+    @property
+    def measured(self) -> tuple[Ruling, ...]:
+        """Claims that the records decide, or leave open."""
+        return tuple(one for one in self.rulings if one.kind != "not measured")
+
+    @property
+    def unmeasured(self) -> tuple[Ruling, ...]:
+        """Claims that they say nothing about."""
+        return tuple(one for one in self.rulings if one.kind == "not measured")
 
     @property
     def all_figures(self) -> list[Figure]:
         """Every figure."""
-        return [figure for part in (*self.parts, *self.ablations) for figure in part.figures]
+        return [figure for section in self.sections for block in section.blocks for figure in block.figures]
 
     @property
     def all_tables(self) -> list[Table]:
-        """Every table, those behind figures included."""
-        found = [part.comparison for part in self.parts] + [table for part in self.ablations for table in part.tables]
+        """Every table, those behind figures included; a card of an architecture repeats the comparison and has none."""
+        blocks = [block for one in self.sections if one.name != "architectures" for block in one.blocks]
+        found = [table for block in blocks for table in (*block.tables, *block.folded)]
         found += [figure.table for figure in self.all_figures]
-        rest = (*self.tables, self.failures, self.flags, self.environments)
+        rest = (self.verdicts, self.failures, self.flags, self.environments)
         return found + [table for table in rest if table is not None]
 
 
-def assemble(records: Sequence[Record], *, title: str, problems: Sequence[str] = ()) -> Report:
+def assemble(
+    records: Sequence[Record], *, title: str, problems: Sequence[str] = (), claims: Sequence[Claim] = ()
+) -> Report:
     """All content of a report.
+
+    Args:
+        records: any mix of suites, environments and statuses.
+        title: heading of the page.
+        problems: sentences on what could not be read.
+        claims: to be decided, judged at once.
 
     Raises:
         ReportError: without a record.
@@ -105,159 +117,64 @@ def assemble(records: Sequence[Record], *, title: str, problems: Sequence[str] =
     if not records:
         raise ReportError("there is no record to report on; measure something first, for example `vlpbench run smoke`")
     records = latest(records)
-    everything = measure_all(records)
-    views, found = boards(everything), studies(records)
-    # Rows of an ablation are too many and too alike for sentences and figures that compare architectures.
-    plain = [record for record in records if record.suite != ablation_words.SUITE]
-    compared = {board.env: board for board in boards(measure_all(plain))} if plain else {}
+    views, found = boards(measure_all(compared_records(records))), studies(records)
     envs = {record.env.id: record.env for record in records}
-    parts = [
-        _part(board, compared.get(board.env), envs[board.env], place, len(views)) for place, board in enumerate(views)
-    ]
+    parts = [_part(board, envs[board.env], place, len(views)) for place, board in enumerate(views)]
     said = tuple(finding for study in found for finding in ablation_words.findings(study))
+    shown = _sections(records, views, parts, studied(found))
+    decided = rulings(judge(claims, records) if claims else ())
     return Report(
         title=title,
         scope=summary.scope(records),
+        rulings=decided,
+        tallies=tallies(decided),
+        rule=RULE if decided else "",
+        verdicts=ruling_table(decided) if decided else None,
         limits=tuple(summary.limits(records)),
+        missing=missing(
+            shown, any(f.name.startswith("structure-") for s in shown for b in s.blocks for f in b.figures)
+        ),
         parts=(replace(parts[0], findings=parts[0].findings + said), *parts[1:]),
-        ablations=tuple(_ablation(study, number) for number, study in enumerate(found, 1)),
-        tables=(*accuracy_tables(everything), *machine_tables(everything), measurement_table(everything)),
+        sections=shown,
         failures=failure_table(records),
         flags=flag_table(records),
         problems=tuple(problems),
         environments=environment_table(records),
         definitions=tuple(tomllib.loads(DEFINITIONS.read_text(encoding="utf-8"))["definition"]),
-        cards=tuple(_card(record) for record in sorted(records, key=_reading_order)),
+        cards=cards(records),
     )
 
 
-def _part(board: Board, compared: Board | None, env: Env, place: int, count: int) -> Part:
+def _part(board: Board, env: Env, place: int, count: int) -> Part:
     caption = (
         "One row for a variant; a number links to its record. Small print: 95 % interval, scorer. Bold: the best of "
         "its column and all whose interval reaches it."
     )
-    suffix = "" if count == 1 else f"-{env.id}"
+    first = place == 0
     return Part(
         heading="" if count == 1 else f"Environment {env.id}: {env.gpu or env.cpu}",
-        findings=tuple(summary.findings(compared, everywhere=place == 0)) if compared else (),
-        comparison=comparison(board, f"comparison{suffix}", caption),
-        figures=tuple(figures(compared, suffix, everywhere=place == 0)) if compared else (),
+        findings=(*summary.findings(board, everywhere=first), *(gap.findings(board) if first else ())),
+        comparison=comparison(board, f"comparison{_suffix(board, count)}", caption),
     )
 
 
-def _ablation(study: Study, number: int) -> Ablation:
-    name = f"ablation-{number}"
-    return Ablation(
-        heading=f"{study.title}, {ablation_words.setting_words(study)}",
-        tables=tuple(ablation_words.tables(study, name)),
-        figures=tuple(ablation_figures.figures(study, name)),
-    )
+def _suffix(board: Board, count: int) -> str:
+    return "" if count == 1 else f"-{board.env}"
 
 
-def failure_table(records: Sequence[Record]) -> Table | None:
-    """Every cell that did not end well, with its reason; None if all did."""
-    failed = [record for record in records if record.status is not Status.OK]
-    if not failed:
-        return None
-    titles = ("Cell", "Measure", "Status", "Reason")
-    rows = [
-        (
-            _cell_item(record),
-            Item(text=record.cell.measure),
-            Item(text=STATUS_WORDS[record.status], record=record.id, kind="failed"),
-            Item(text=first_line(record.reason) or "no reason was recorded"),
-        )
-        for record in sorted(failed, key=_reading_order)
+def _sections(
+    records: Sequence[Record], views: Sequence[Board], parts: Sequence[Part], ablations: dict[str, list[Block]]
+) -> tuple[Section, ...]:
+    everything, count = measure_all(records), len(views)
+    pictures = [
+        (part.heading, figures(board, _suffix(board, count), everywhere=place == 0))
+        for place, (board, part) in enumerate(zip(views, parts, strict=True))
     ]
-    caption = "The whole reason stands with the record in the appendix."
-    heads = tuple(Head(title=title) for title in titles)
-    return Table(name="failures", title="Failures", caption=caption, heads=heads, rows=tuple(rows))
-
-
-def flag_table(records: Sequence[Record]) -> Table | None:
-    """Every quality flag; None without any."""
-    rows = [
-        (_cell_item(record), Item(text=record.cell.measure, record=record.id), Item(text=flag))
-        for record in sorted(records, key=_reading_order)
-        for flag in record.flags
-    ]
-    heads = tuple(Head(title=title) for title in ("Cell", "Measure", "Flag"))
-    caption = "Numbers marked ⚑ above."
-    return Table(name="flags", title="Quality flags", caption=caption, heads=heads, rows=tuple(rows)) if rows else None
-
-
-def environment_table(records: Sequence[Record]) -> Table:
-    """One column for an environment."""
-    envs = {record.env.id: record.env for record in records}
-    count = {key: sum(record.env.id == key for record in records) for key in envs}
-    lines = {key: dict(environment_lines(env)) | {"Records": str(count[key])} for key, env in envs.items()}
-    names = list(dict.fromkeys(name for found in lines.values() for name in found))
-    rows = [(Item(text=name), *(Item(text=lines[key].get(name, "–")) for key in envs)) for name in names]
-    heads = (Head(title="Environment"), *(Head(title=key) for key in envs))
-    caption = "The heading is the id that records and tables name."
-    return Table(name="environments", title="Environments", caption=caption, heads=heads, rows=tuple(rows))
-
-
-def environment_lines(env: Env) -> list[tuple[str, str]]:
-    """What an environment is, in words."""
-    state = {True: ", with uncommitted changes", False: "", None: ""}[env.dirty]
-    gpu = f"{env.gpu}, {env.gpu_memory / 2**30:.0f} GiB" if env.gpu and env.gpu_memory else env.gpu or "none"
-    lines = [
-        ("Processor", f"{env.cpu}, {env.cores} cores"),
-        ("Vector extensions", ", ".join(env.cpu_flags)),
-        ("Main memory", f"{env.memory / 2**30:.1f} GiB"),
-        ("GPU", gpu),
-        ("Driver, CUDA", ", ".join(filter(None, (env.driver, env.cuda)))),
-        ("System", env.os),
-        ("Python", env.python),
-        *((name, version) for name, version in sorted(env.versions.items())),
-        ("Threads", str(env.threads)),
-        ("Commit", f"{env.commit[:12]}{state}" if env.commit else ""),
-    ]
-    return [(name, value) for name, value in lines if value]
-
-
-def first_line(text: str) -> str:
-    """The sentence before the traceback."""
-    return text.strip().partition("\n")[0]
-
-
-def _cell_item(record: Record) -> Item:
-    return Item(text=_title(record), kind="head", family=record.cell.arch)
-
-
-def _title(record: Record) -> str:
-    row = Row(arch=record.cell.arch, momentum=record.cell.momentum)
-    scorer = f", {record.cell.scorer}" if record.cell.scorer else ""
-    return f"{row.title}, {record.cell.size}{scorer}"
-
-
-def _reading_order(record: Record) -> tuple[Any, ...]:
-    cell = record.cell
-    return Row(arch=cell.arch, momentum=cell.momentum).order, cell.measure, cell.id, record.env.id
-
-
-def _card(record: Record) -> Card:
-    cell = record.cell
-    values = []
-    for name, series in record.samples.items():
-        if not series.values:
-            continue
-        ordered = sorted(series.values)
-        unit = scale(series.unit, ordered)
-        middle = ordered[len(ordered) // 2] if len(ordered) % 2 else sum(ordered[len(ordered) // 2 - 1 :][:2]) / 2
-        spread = f", {unit.span(ordered[0], ordered[-1])} in {len(ordered)} samples" if len(ordered) > 1 else ""
-        values.append(f"{quantity(name).title}: {unit.full(middle)}{spread}")
-    return Card(
-        record=record,
-        title=f"{_title(record)}: {cell.measure}",
-        fields=tuple((k, text_of(getattr(cell, k))) for k in type(cell).model_fields if k in cell.model_fields_set),
-        values=tuple(values),
-        command=_command(record),
-    )
-
-
-def _command(record: Record) -> str:
-    if record.suite == ablation_words.SUITE:
-        return ablation_words.command(record.cell)
-    return f"vlpbench run {record.suite} --only id={record.cell.id}"
+    crossed = [table for board in views if (table := crossover_table(board, _suffix(board, count)))]
+    learnt = learning_table(everything)
+    tables = {"search": crossed, "learning": [learnt] if learnt else []}
+    whole = measurement_table(everything)
+    folded = {"cost": [*machine_tables(everything), whole], "accuracy": accuracy_tables(everything)}
+    compared = [Block(heading=part.heading, tables=(part.comparison,)) for part in parts]
+    rest = {"comparison": compared, "architectures": profiles(views[0], records)}
+    return sections(drawn(pictures, tables, folded) | ablations | rest)

@@ -37,6 +37,8 @@ ASIDE = frozenset(
     | {"step_forward", "step_backward", "step_optimizer", "step_momentum", "tr_r5", "tr_r10", "ir_r5", "ir_r10"}
 )
 """Quantities that are shown elsewhere; any other that records hold gets a column of its own."""
+DESCRIBED = frozenset({"structure"})
+"""Measures whose quantities describe a model and compare nothing."""
 SCORERS = ("rerank", "match", "embed")
 """Which retrieval the comparison shows where a variant was measured with several, best first."""
 
@@ -110,8 +112,12 @@ class Board:
         return next((column for column in self.columns if column.quantity == quantity), None)
 
     def at_size(self, row: Row, measure: str, size: str) -> Measured | None:
-        """A measurement of this variant with numbers at a size that need not be the column's."""
-        found = [m for m in self._of(row, measure) if dict(m.setting)["size"] == size and m.ok]
+        """A measurement of this variant with numbers at a size that need not be the column's.
+
+        Where it has none at that size, that of the architecture without momentum: for what momentum does not change.
+        """
+        plain = [m for m in self.everything if m.measure == measure and m.row == replace(row, momentum="off")]
+        found = [m for m in (*self._of(row, measure), *plain) if dict(m.setting)["size"] == size and m.ok]
         return found[0] if found else None
 
     def in_training(self, row: Row, quantity: str) -> Estimate | None:
@@ -165,7 +171,9 @@ def _board(env: str, everything: Sequence[Measured]) -> Board:
     seen.sort(key=lambda m: (m.env != env, not m.ok))
     late = _lent(seen)
     rows = _rows(seen, late)
-    extra = {(m.measure, name) for m in seen for name in m.estimates if name not in ASIDE}
+    extra = {
+        (m.measure, name) for m in seen for name in m.estimates if name not in ASIDE and m.measure not in DESCRIBED
+    }
     wanted = [*MAIN, *sorted(extra - set(MAIN))]
     columns = [column for measure, name in wanted if (column := _column(measure, name, seen)) is not None]
     return Board(env=env, everything=tuple(seen), rows=rows, columns=tuple(columns), late=late)

@@ -18,8 +18,9 @@ from vlpbench.reports.units import PERCENT, duration, plain, scale
 
 SMALLEST, LARGEST = 10.0, 100_000.0
 """Images of the galleries that the search figure spans."""
+NAMED = 6
+"""Crossovers up to which each is named in the figure; all stand in the table of crossovers."""
 DASH: dict[str, Any] = {"dual": "-", "rerank": (0, (5, 2)), "exhaustive": (0, (1, 1.4))}
-LINE: dict[str, Any] = {"off": "-", "queue": (0, (5, 2)), "distill": (0, (1, 1.4))}
 
 
 def search_cost(board: Board, suffix: str) -> Figure | None:
@@ -28,11 +29,13 @@ def search_cost(board: Board, suffix: str) -> Figure | None:
     if len(found) < 2:
         return None
     name = f"search{suffix}"
-    crossings = _crossings(found)
-    figure, (axes,) = canvas(4.1, left=["100 PFLOP"], right=[f"{s.title}   " for s in found], foot=0.55)
+    crossings = crossovers(found)
+    height = 0.65 + plots.tall(len(found), 3.4)
+    figure, (axes,) = canvas(height, left=["100 PFLOP"], right=[f"{s.title}   " for s in found], foot=0.55)
     sizes = [SMALLEST * (LARGEST / SMALLEST) ** (i / 80) for i in range(81)]
-    for one in found:
-        axes.plot(sizes, [one.flops(n) for n in sizes], color=colour(one.row.arch), linestyle=DASH[one.way])
+    for place, one in enumerate(found):
+        look = plots.point(one.row.arch, size=5) | {"linestyle": DASH[one.way], "markevery": (5 + 3 * place % 20, 25)}
+        axes.plot(sizes, [one.flops(n) for n in sizes], **look)
     axes.set_xlim(SMALLEST, LARGEST)
     plots.plain_log(axes, "x", subs=(1,))
     plots.plain_log(axes, "y", _flop_tick, subs=(1,))
@@ -43,30 +46,33 @@ def search_cost(board: Board, suffix: str) -> Figure | None:
         axes.text(images, high, f" {label}", color=FAINT, fontsize=8.5, rotation=90, va="top", ha="right")
     for at, a, _ in crossings:
         axes.plot(at, a.flops(at), marker="o", color=INK, markerfacecolor=PAPER, markersize=6, zorder=5)
-        axes.annotate(
-            f"{at:,.0f}", (at, a.flops(at)), (5, -11), textcoords="offset points", fontsize=9, color=INK, zorder=5
-        )
+        if len(crossings) <= NAMED:
+            axes.annotate(
+                f"{at:,.0f}", (at, a.flops(at)), (5, -11), textcoords="offset points", fontsize=9, color=INK, zorder=5
+            )
     plots.quiet(axes)
     axes.set_xlabel("images in the gallery (log); five texts each")
     plots.end_labels(axes, [(s.flops(LARGEST), s.title, colour(s.row.arch)) for s in found], log=True)
-    words = [f"{a.title} equals {b.title} at {at:,.0f} images" for at, a, b in crossings]
+    words = [f"{a.title} equals {b.title} at {at:,.0f} images" for at, a, b in crossings[:NAMED]]
+    words += [f"{len(crossings) - NAMED} more in the table of crossovers"] if len(crossings) > NAMED else []
     return Figure(
         name=name,
         title="What a search costs",
         alt=f"Predicted FLOPs of a search against gallery size for {listed([s.title for s in found])}. "
-        + (f"Crossovers: {listed(words)}." if words else "No two lines cross."),
+        + (f"Crossovers: {'; '.join(words)}." if words else "No two lines cross."),
         caption=_search_caption(found, words),
         drawing=draw(figure, name),
         table=_search_table(board, found, name),
     )
 
 
-def _search_caption(found: list[Search], words: list[str]) -> str:
+def _search_caption(found: Sequence[Search], words: Sequence[str]) -> str:
     size = dict(found[0].measured.setting)["size"]
-    rings = f" Rings: {listed(words)}." if words else ""
+    rings = f" Rings: {'; '.join(words)}." if words else ""
     return (
-        f"Predicted from the FLOPs of the stages at {size}, both directions. Solid: dual, N + M encodings. Dashed: "
-        f"rerank, and k = {gallery.CANDIDATES} fusions a query. Dotted: exhaustive, N × M fusions.{rings}"
+        f"Predicted from the FLOPs of the stages at {size}, both directions, a detector included. Solid: dual, N + M "
+        f"encodings. Dashed: rerank, and k = {gallery.CANDIDATES} fusions a query. Dotted: exhaustive, N × M "
+        f"fusions.{rings}"
     )
 
 
@@ -78,7 +84,7 @@ def _flop_tick(value: float) -> str:
     return f"{value:,.0f} FLOP"
 
 
-def _crossings(found: list[Search]) -> list[tuple[float, Search, Search]]:
+def crossovers(found: Sequence[Search]) -> list[tuple[float, Search, Search]]:
     """Where the lines of two searches meet, smallest gallery first."""
     met = [(gallery.crossing(a.flops, b.flops, SMALLEST, LARGEST), a, b) for a, b in combinations(found, 2)]
     return sorted(((at, a, b) for at, a, b in met if at is not None), key=lambda entry: entry[0])
@@ -135,11 +141,7 @@ def _type_dots(shown: Sequence[tuple[Row, Measured]], kinds: Sequence[str], name
     figure, (axes,) = canvas(tall, left=kinds, head=legend, foot=0.55)
     step, handles = 0.8 / len(shown), []
     for index, (row, m) in enumerate(shown):
-        look: dict[str, Any] = {
-            "marker": plots.MARKER.get(row.momentum, "o"),
-            "color": colour(row.arch),
-            "linestyle": "",
-        }
+        look: dict[str, Any] = plots.point(row.arch, row.momentum, 6) | {"linestyle": ""}
         handles += axes.plot([], [], label=row.title, **look)
         for place, kind in enumerate(kinds):
             value, y = kind_estimate(m, kind), place + step * (index - (len(shown) - 1) / 2)
@@ -147,7 +149,7 @@ def _type_dots(shown: Sequence[tuple[Row, Measured]], kinds: Sequence[str], name
                 continue
             if value.interval:
                 axes.plot(value.interval, [y, y], color=colour(row.arch), linewidth=1.6, alpha=0.55)
-            axes.plot(value.value, y, markersize=6, **look)
+            axes.plot(value.value, y, **look)
     for place in range(len(kinds) - 1):
         axes.axhline(place + 0.5, color=FAINT, linewidth=0.5, alpha=0.6)
     plots.horizontal(axes, kinds)
@@ -172,8 +174,15 @@ def learning(board: Board, suffix: str) -> Figure | None:
         return None
     name = f"learning{suffix}"
     names = [f"{row.title}   " for row, *_ in shown]
+    one = plots.tall(len(shown), 1.3)
     figure, panels = canvas(
-        0.6 + 1.9 * len(objectives), len(objectives), left=["10.0"], right=names, head=0.3, foot=0.55
+        0.85 + (one + 0.6) * len(objectives) - 0.6,
+        len(objectives),
+        left=["10.0"],
+        right=names,
+        head=0.3,
+        foot=0.55,
+        gap=0.6,
     )
     rows = []
     for objective, axes in zip(objectives, panels, strict=True):
@@ -200,11 +209,11 @@ def learning(board: Board, suffix: str) -> Figure | None:
 
 def _loss_panel(axes: Any, objective: str, lines: list[tuple[Row, list[tuple[float, float]]]]) -> None:
     for row, points in lines:
-        axes.plot(*zip(*points, strict=True), color=colour(row.arch), linestyle=LINE.get(row.momentum, "-"))
+        axes.plot(*zip(*points, strict=True), color=colour(row.arch), linestyle=plots.DASH.get(row.momentum, "-"))
     axes.set_title(f"{objective.upper()} loss", fontweight="normal")
     axes.set_xlim(0, max(points[-1][0] for _, points in lines))
     plots.quiet(axes)
-    plots.end_labels(axes, [(points[-1][1], row.title, colour(row.arch)) for row, points in lines], gap=0.14)
+    plots.end_labels(axes, [(points[-1][1], row.title, colour(row.arch)) for row, points in lines])
 
 
 def _last(m: Measured, points: list[tuple[float, float]]) -> Item:

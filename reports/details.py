@@ -119,6 +119,12 @@ def curve(detail: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
     return {k: [(float(s), float(x)) for s, x in zip(steps, v, strict=True)] for k, v in lines.items()}
 
 
+def training_seconds(detail: dict[str, Any], device: str) -> float | None:
+    """Time of the whole pre-training: of the processor where it ran there, else on the wall."""
+    found = _dig(detail, "pretraining", "curve").get("cpu_seconds" if device == "cpu" else "wall_seconds")
+    return float(found[-1]) if isinstance(found, list) and found else None
+
+
 def looks(detail: dict[str, Any]) -> dict[str, list[float]]:
     """What was seen on the way through the pre-training, by name, beside ``step`` and ``cpu_seconds``; equally long."""
     found = _dig(detail, "pretraining", "curve", "looks")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from vlpbench.reports import curves, learning, plots, scatter, search_time
+from vlpbench.reports import components, curves, gap, learning, plots, scatter, search_time
 from vlpbench.reports.board import Board
 from vlpbench.reports.measured import Measured
 from vlpbench.reports.plots import Bar
@@ -20,24 +20,26 @@ PHASES = (
     ("step_optimizer", "optimiser"),
     ("step_momentum", "momentum"),
 )
-COMPONENTS = ("image", "text", "fusion", "embedding", "projection", "head")
-COPY = "momentum copies"
+Maker = Callable[[Board, str], Figure | None]
 
 
-def figures(board: Board, suffix: str = "", *, everywhere: bool = True) -> list[Figure]:
-    """All figures of one environment, in the order of the page.
+def figures(board: Board, suffix: str = "", *, everywhere: bool = True) -> dict[str, list[Figure]]:
+    """All figures of one environment by the section that they stand in, in the order of the page.
 
     Args:
         board: the comparison they are drawn from.
         suffix: set behind the name of every figure, so that those of several environments stay apart.
         everywhere: whether to draw those that do not depend on the environment too.
     """
-    timed: tuple[Callable[[Board, str], Figure | None], ...] = (latency, throughput, phases, search_time.search_time)
-    before = (scatter.recall_against_work, scatter.vqa_against_work)
-    after = (parameters, curves.search_cost, curves.question_types, learning.accuracy_curves, curves.learning)
-    makers = (*before, *timed, *after) if everywhere else timed
     with style():
-        return [figure for make in makers if (figure := make(board, suffix)) is not None]
+        return {
+            section: [
+                figure
+                for make in makers
+                if (everywhere or make in TIMED) and (figure := make(board, suffix)) is not None
+            ]
+            for section, makers in MAKERS.items()
+        }
 
 
 def latency(board: Board, suffix: str) -> Figure | None:
@@ -50,11 +52,22 @@ def throughput(board: Board, suffix: str) -> Figure | None:
     return _bars(board, "throughput", f"throughput{suffix}", "Median pairs in a second; longer is better.")
 
 
+def memory_inference(board: Board, suffix: str) -> Figure | None:
+    """Peak memory of an inference."""
+    return _bars(board, "memory_inference", f"memory-inference{suffix}", "Peak of an inference call; less is better.")
+
+
+def memory_training(board: Board, suffix: str) -> Figure | None:
+    """Peak memory of a training step."""
+    return _bars(board, "memory_training", f"memory-training{suffix}", "Peak of a training step; less is better.")
+
+
 def _bars(board: Board, name: str, figure: str, reading: str) -> Figure | None:
     column = board.column(name)
     if column is None:
         return None
     shown = _each_once(board, name)
+    behind = {m.first.id: more for _, m in shown if name == "latency" and (more := _detector(board, m))}
     good = [found.estimates[name] for _, found in shown if name in found.estimates]
     pick = min if column.meaning.better == "lower" else max
     best = pick(value.value for value in good)
@@ -63,8 +76,13 @@ def _bars(board: Board, name: str, figure: str, reading: str) -> Figure | None:
         value = found.estimates.get(name)
         ratio = f" · {times(value.value / best)}" if value and value.value != best else ""
         word = column.scale.full(value.value) + ratio if value else failure_item(found).text
-        bars.append(Bar(name=title, arch=found.row.arch, momentum=found.row.momentum, estimate=value, word=word))
-        item = value_item(value, column.scale, found) if value else failure_item(found)
+        more = behind.get(found.first.id)
+        word += f" · {column.scale.full(more)} with detector" if more else ""
+        bars.append(
+            Bar(name=title, arch=found.row.arch, momentum=found.row.momentum, estimate=value, word=word, more=more)
+        )
+        extra = f"{column.scale.full(more)} with detector" if more else ""
+        item = value_item(value, column.scale, found, by=extra) if value else failure_item(found)
         rows.append((Item(text=title, kind="head", family=found.row.arch), item))
     drawing, (axes,) = canvas(plots.height(len(bars)), left=[bar.name for bar in bars])
     plots.bar_rows(axes, bars, column.scale.factor)
@@ -77,7 +95,8 @@ def _bars(board: Board, name: str, figure: str, reading: str) -> Figure | None:
         name=figure,
         title=column.meaning.title,
         alt=f"{column.meaning.title} ({setting}): {words}.",
-        caption=f"{reading} Models at {setting}. Whisker: 95 % interval; × is against the best.",
+        caption=f"{reading} Models at {setting}. Whisker: 95 % interval; × is against the best."
+        + (" Hatched: the detector in front of models that read regions." if behind else ""),
         drawing=draw(drawing, figure),
         table=plots.figure_table(
             figure, column.meaning.title, ("Variant", f"{column.meaning.title}, {column.scale.name}"), rows, 1
@@ -93,6 +112,13 @@ def _each_once(board: Board, name: str) -> list[tuple[str, Measured]]:
         if m is not None:
             found.setdefault(m.first.id, (row.plain_title if m.shared else row.title, m))
     return list(found.values())
+
+
+def _detector(board: Board, m: Measured) -> float | None:
+    """Seconds with the detector in front, of an architecture that reads regions."""
+    whole = board.at_size(m.row, "detector", dict(m.setting)["size"])
+    found = whole.estimates.get("latency_with_detector") if whole else None
+    return found.value if found else None
 
 
 def phases(board: Board, suffix: str) -> Figure | None:
@@ -132,42 +158,16 @@ def _middle(m: Measured, quantity: str) -> float:
     return m.estimates[quantity].value if quantity in m.estimates else 0.0
 
 
-def parameters(board: Board, suffix: str) -> Figure | None:
-    """Parameters by component, and behind them the copies that momentum keeps."""
-    column, title = board.column("params_stored"), "Parameters by component"
-    shown = [(name, m, found) for name, m in _each_once(board, "params_stored") if (found := _components(m))]
-    if column is None or not shown:
-        return None
-    present = dict.fromkeys(name for _, _, found in shown for name, value in found.items() if value)
-    names = [name for name in COMPONENTS if name in present]
-    names += sorted(name for name in present if name not in (*COMPONENTS, COPY)) + [COPY] * (COPY in present)
-    unit, figure, bars, rows = column.scale, f"parameters{suffix}", [], []
-    for name, m, found in shown:
-        parts = [(part, found.get(part, 0.0) / unit.factor) for part in names]
-        bars.append((m.row.arch, parts, unit.full(m.estimates["params_stored"].value)))
-        known = [Item(text=f"{value:,.1f}", value=value * unit.factor, record=m.first.id) for _, value in parts]
-        rows.append((Item(text=name, kind="head", family=m.row.arch), *known))
-    drawing, (axes,) = canvas(plots.height(len(shown)), left=[name for name, *_ in shown])
-    plots.stacked(axes, bars)
-    plots.horizontal(axes, [name for name, *_ in shown])
-    copies = (
-        " Hatched, and not in the number: the copies that momentum keeps while training." if COPY in present else ""
-    )
-    words = [f"{name} {word}" for (name, *_), (_, _, word) in zip(shown, bars, strict=True)]
-    heads = ("Variant", *(f"{name}, {unit.name}" for name in names))
-    return Figure(
-        name=figure,
-        title=title,
-        alt=f"Parameters: {listed(words)}.",
-        caption=f"Models at {column.size}. From the left: {listed([n for n in names if n != COPY])}.{copies}",
-        drawing=draw(drawing, figure),
-        table=plots.figure_table(figure, title, heads, rows, 1),
-    )
-
-
-def _components(m: Measured) -> dict[str, float]:
-    """Parameters by component, with the momentum copies where the record tells of training."""
-    found = m.detail("by_component")
-    copies = (m.detail("learner") or {}).get("momentum", 0)
-    parts = {str(k): float(v) for k, v in found.items()} if isinstance(found, dict) else {}
-    return parts | ({COPY: float(copies)} if parts and copies else {})
+TIMED: tuple[Maker, ...] = (latency, throughput, phases, memory_inference, memory_training, search_time.search_time)
+"""Those that depend on the environment."""
+MAKERS: dict[str, tuple[Maker, ...]] = {
+    "tradeoff": (
+        *map(scatter.accuracy_against_cost, scatter.PLACES),
+        *map(gap.gap_figure, gap.TASKS),
+    ),
+    "cost": (components.work, components.parameters, *TIMED[:-1]),
+    "search": (curves.search_cost, search_time.search_time),
+    "learning": (learning.accuracy_curves, curves.learning),
+    "accuracy": (curves.question_types,),
+}
+"""Name of a section -> what is drawn there."""

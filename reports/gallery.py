@@ -7,7 +7,7 @@ the k best candidates of every query, in both directions; exhaustive matching ad
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlpbench.reports.board import Board
 from vlpbench.reports.measured import Measured
@@ -71,13 +71,19 @@ def search_flops(way: str, stages: Stages, images: float, texts: float, k: int =
 
 
 def searches(board: Board) -> list[Search]:
-    """Every way that every architecture was measured to retrieve by, once for all momentum states."""
+    """Every way that every architecture was measured to retrieve by, once for all momentum states.
+
+    A detector in front is part of encoding an image.
+    """
     found: dict[tuple[str, str], Search] = {}
     for row in board.rows:
         measured = board.get(row, "flops_forward")
         stages = stages_of(measured) if measured and measured.ok else None
         if measured is None or stages is None:
             continue
+        detector = board.at_size(row, "detector", dict(measured.setting)["size"])
+        if detector and "flops_detector" in detector.estimates:
+            stages = replace(stages, image=stages.image + detector.estimates["flops_detector"].value)
         for way in _ways(board, row, stages):
             key = (row.plain_title, way)
             found.setdefault(key, Search(row=row, way=way, stages=stages, measured=measured))
@@ -95,11 +101,10 @@ def stages_of(measured: Measured) -> Stages | None:
 
 def _ways(board: Board, row: Row, stages: Stages) -> Sequence[str]:
     """As measured; where nothing was, what the split of the FLOPs allows."""
-    measured = [m for m in board.everything if m.ok and m.scorer in WAYS]
-    scorers = {m.scorer for m in measured if m.row.arch == row.arch}
+    scorers = {m.scorer for m in board.everything if m.ok and m.scorer in WAYS and m.row.arch == row.arch}
     if "rerank" in scorers:
         return tuple(WAYS.values())
-    if measured:
+    if scorers:
         return [way for scorer, way in WAYS.items() if scorer in scorers]
     return ["exhaustive"] if stages.fusion else ["dual"]
 

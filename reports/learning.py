@@ -18,7 +18,6 @@ from vlpbench.reports.table import Head, Item, Table, row_item, value_item
 from vlpbench.reports.units import PERCENT, scale
 from vlpbench.results.record import Record
 
-LINE: dict[str, Any] = {"off": "-", "queue": (0, (5, 2)), "distill": (0, (1, 1.4))}
 GUESSING = 50.0
 """Percent of swaps that a coin tells apart."""
 TITLES = {"recall": "Validation recall", "binding": "Attribute swaps told apart"}
@@ -52,8 +51,10 @@ def accuracy_curves(board: Board, suffix: str) -> Figure | None:
         return None
     name, title = f"accuracy-curves{suffix}", "Accuracy while learning"
     names = [f"{line.row.title}   " for line in lines]
-    figure, axes = canvas(0.6 + 2.15 * len(panels), len(panels), left=["100"], right=names, head=0.3, foot=0.6)
-    figure.subplots_adjust(hspace=0.75)
+    one = plots.tall(len(lines), 1.5)
+    figure, axes = canvas(
+        0.9 + (one + 0.75) * len(panels) - 0.75, len(panels), left=["100"], right=names, head=0.3, foot=0.6, gap=0.75
+    )
     for (metric, against, mine), one in zip(panels, axes, strict=True):
         _panel(one, metric, against, mine)
     shown = dict.fromkeys(line.row.title for *_, mine in panels for line in mine)
@@ -95,11 +96,12 @@ def _panel(axes: Any, metric: str, against: str, lines: Sequence[Line]) -> None:
     unit = scale(stored, [most])
     factor = unit.factor if stored else 1.0
     for line in lines:
-        look: dict[str, Any] = {"color": colour(line.row.arch), "linestyle": LINE.get(line.row.momentum, "-")}
+        look: dict[str, Any] = {"color": colour(line.row.arch), "linestyle": plots.DASH.get(line.row.momentum, "-")}
         if len(line.seeds) > 1:
             for seed in line.seeds:
                 axes.plot([x / factor for x in seed[against]], seed[metric], linewidth=0.8, alpha=0.4, **look)
-        axes.plot([x / factor for x in line.mean(against)], line.mean(metric), **look)
+        dots = plots.point(line.row.arch, line.row.momentum, 4)
+        axes.plot([x / factor for x in line.mean(against)], line.mean(metric), **(dots | look))
         ends = [line.mean(against)[-1] / factor, most / factor]
         axes.plot(ends, [line.mean(metric)[-1]] * 2, color=look["color"], linewidth=0.8, alpha=0.5)  # to its name
     axes.set_title(f"{TITLES[metric]}, %", fontweight="normal")
@@ -110,7 +112,7 @@ def _panel(axes: Any, metric: str, against: str, lines: Sequence[Line]) -> None:
         axes.text(most / factor, GUESSING, "guessing ", color=FAINT, fontsize=8.5, va="top", ha="right")
     axes.set_xlabel(f"{what}, {unit.name}" if stored else what)
     plots.quiet(axes)
-    plots.end_labels(axes, [(n.mean(metric)[-1], n.row.title, colour(n.row.arch)) for n in lines], gap=0.13)
+    plots.end_labels(axes, [(n.mean(metric)[-1], n.row.title, colour(n.row.arch)) for n in lines])
 
 
 def _caption(lines: Sequence[Line]) -> str:

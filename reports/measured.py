@@ -147,18 +147,22 @@ def _rate(name: str, record: Record, percent: float) -> Estimate:
 
 
 def _recall_mean(record: Record, percent: float) -> Estimate:
-    """Half-widths of the six recalls averaged: what holds if all six err together, so never too narrow."""
     present = [name for name in RECALLS if name in record.samples and record.samples[name].values]
-    parts = [_rate(name, record, record.samples[name].values[0]) for name in present]
+    found = mean_of_recalls([_rate(name, record, record.samples[name].values[0]) for name in present])
+    return replace(found, value=percent) if found else Estimate(value=percent)
+
+
+def mean_of_recalls(parts: Sequence[Estimate]) -> Estimate | None:
+    """Mean of recalls of one gallery, with their half-widths averaged: what holds if all err together, so never too
+    narrow; None without recalls that have intervals."""
     ends = [part.interval for part in parts]
     if not ends or None in ends:
-        return Estimate(value=percent)
+        return None
+    value = fmean(part.value for part in parts)
     below = fmean(part.value - end[0] for part, end in zip(parts, ends, strict=True) if end)
     above = fmean(end[1] - part.value for part, end in zip(parts, ends, strict=True) if end)
     n = min(part.n for part in parts)
-    return Estimate(
-        value=percent, low=percent - below, high=percent + above, n=n, method="mean of six Wilson intervals"
-    )
+    return Estimate(value=value, low=value - below, high=value + above, n=n, method="mean of six Wilson intervals")
 
 
 def _binding(record: Record, percent: float) -> Estimate:

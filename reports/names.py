@@ -23,30 +23,32 @@ class Family:
     """Colour on a white page; at least 3:1 against it."""
     dark: str
     """Colour on a dark page."""
+    marker: str
+    """Shape of its points, in matplotlib's letters: eleven colours alone are more than the colour-blind tell apart."""
 
 
 FAMILIES: dict[str, Family] = {
-    "clip": Family(title="CLIP", light="#0072b2", dark="#5cb8f2"),
-    "vilt": Family(title="ViLT", light="#c85200", dark="#ff9e4a"),
-    "albef": Family(title="ALBEF", light="#008a64", dark="#3fd0a4"),
-    "blip": Family(title="BLIP", light="#a6457f", dark="#e79ac6"),
-    "vlmo": Family(title="VLMo", light="#5e3c99", dark="#b79ff0"),
-    "beit3": Family(title="BEiT-3", light="#007a8c", dark="#4fc7da"),
-    "coca": Family(title="CoCa", light="#7a4a00", dark="#d9a45a"),
-    "pali": Family(title="PaLI", light="#3d4a5c", dark="#a9b7cc"),
-    "uniter": Family(title="UNITER", light="#b2182b", dark="#ff8a8a"),
-    "vilbert": Family(title="ViLBERT", light="#8a7400", dark="#dcc74a"),
-    "vsepp": Family(title="VSE++", light="#6b6b6b", dark="#bdbdbd"),
+    "clip": Family(title="CLIP", light="#0072b2", dark="#5cb8f2", marker="o"),
+    "vilt": Family(title="ViLT", light="#c85200", dark="#ff9e4a", marker="s"),
+    "albef": Family(title="ALBEF", light="#008a64", dark="#3fd0a4", marker="D"),
+    "blip": Family(title="BLIP", light="#a6457f", dark="#e79ac6", marker="^"),
+    "vlmo": Family(title="VLMo", light="#5e3c99", dark="#b79ff0", marker="v"),
+    "beit3": Family(title="BEiT-3", light="#007a8c", dark="#4fc7da", marker="P"),
+    "coca": Family(title="CoCa", light="#7a4a00", dark="#d9a45a", marker="X"),
+    "pali": Family(title="PaLI", light="#3d4a5c", dark="#a9b7cc", marker="*"),
+    "uniter": Family(title="UNITER", light="#b2182b", dark="#ff8a8a", marker="<"),
+    "vilbert": Family(title="ViLBERT", light="#8a7400", dark="#dcc74a", marker=">"),
+    "vsepp": Family(title="VSE++", light="#6b6b6b", dark="#bdbdbd", marker="p"),
 }
 """Drawn so that the three families compared most often stay apart under every common colour blindness."""
 
-SPARE: tuple[tuple[str, str], ...] = (
-    ("#8f3a9c", "#dd9be6"),
-    ("#4a6b00", "#b3d45c"),
-    ("#a03e00", "#f0a378"),
-    ("#2f4fb5", "#9fb4ff"),
+SPARE: tuple[tuple[str, str, str], ...] = (
+    ("#8f3a9c", "#dd9be6", "h"),
+    ("#4a6b00", "#b3d45c", "8"),
+    ("#a03e00", "#f0a378", "d"),
+    ("#2f4fb5", "#9fb4ff", "H"),
 )
-"""Colours for architectures of other packages, picked by name, so that one keeps its colour from report to report."""
+"""Colours and markers for architectures of other packages, picked by name, so that one keeps its own everywhere."""
 
 
 def family_key(arch: str) -> str:
@@ -59,8 +61,8 @@ def family(arch: str) -> Family:
     key = family_key(arch)
     if key in FAMILIES:
         return FAMILIES[key]
-    light, dark = SPARE[crc32(key.encode()) % len(SPARE)]
-    return Family(title=key, light=light, dark=dark)
+    light, dark, marker = SPARE[crc32(key.encode()) % len(SPARE)]
+    return Family(title=key, light=light, dark=dark, marker=marker)
 
 
 def arch_title(arch: str) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vlpbench.reports.names import family
 from vlpbench.reports.stats import Estimate
-from vlpbench.reports.svg import FAINT, GRID, INK, ON, WIDTH, colour, room
+from vlpbench.reports.svg import FAINT, GRID, INK, ON, PAPER, colour, room
 from vlpbench.reports.table import Head, Item, Table
 from vlpbench.reports.units import plain
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HATCH = {"off": "", "queue": "///", "distill": "xxx"}
-MARKER = {"off": "o", "queue": "s", "distill": "D"}
 SHADES = (1.0, 0.78, 0.58, 0.42, 0.3, 0.22, 0.16)
 """Opacity of the parts of a stacked bar, first to last."""
 READABLE = 0.6
@@ -35,6 +35,25 @@ class Bar:
     estimate: Estimate | None = None
     word: str = ""
     """Set at the end of the bar, or in its place."""
+    more: float | None = None
+    """Value with what comes on top, drawn behind the bar."""
+
+
+DASH: dict[str, Any] = {"off": "-", "queue": (0, (5, 2)), "distill": (0, (1, 1.4))}
+"""Momentum state -> how its lines are drawn."""
+LABEL = 0.168
+"""Inches that a label at the end of a line takes."""
+
+
+def point(arch: str, momentum: str = "off", size: float = 7) -> dict[str, Any]:
+    """Look of a variant's points: colour and shape are the architecture's; full without momentum, hollow with a queue,
+    half full with distillation."""
+    hue, shape = colour(arch), family(arch).marker
+    look: dict[str, Any] = {"color": hue, "marker": shape, "markersize": size + 2 * (shape == "*")}
+    look |= {"markeredgecolor": hue, "markeredgewidth": 1.3}
+    if momentum == "queue":
+        return look | {"markerfacecolor": PAPER}
+    return look | ({"fillstyle": "left", "markerfacecoloralt": PAPER} if momentum == "distill" else {})
 
 
 def height(bars: int) -> float:
@@ -58,6 +77,9 @@ def bar_rows(axes: Axes, bars: Sequence[Bar], factor: float) -> None:
     for place, bar in enumerate(bars):
         if bar.estimate is not None:
             value = bar.estimate.value / factor
+            if bar.more is not None:
+                top: dict[str, Any] = {"color": colour(bar.arch), "alpha": 0.4, "hatch": "///", "linewidth": 0}
+                axes.barh(place, bar.more / factor - value, left=value, height=0.62, **top)
             axes.barh(place, value, height=0.62, color=colour(bar.arch), hatch=HATCH.get(bar.momentum, ""), linewidth=0)
             if bar.estimate.interval:
                 low, high = (edge / factor for edge in bar.estimate.interval)
@@ -70,12 +92,17 @@ def bar_rows(axes: Axes, bars: Sequence[Bar], factor: float) -> None:
 def _end(bar: Bar) -> float:
     if bar.estimate is None:
         return 0.0
-    return max(bar.estimate.value, bar.estimate.high or 0.0)
+    return max(bar.estimate.value, bar.estimate.high or 0.0, bar.more or 0.0)
 
 
 def behind(axes: Axes, end: float, place: int, word: str, hue: str = INK) -> None:
     """A word behind the end of a bar."""
     axes.annotate(word, (end, place), (5, 0), textcoords="offset points", va="center", color=hue, annotation_clip=False)
+
+
+def inches(axes: Axes) -> float:
+    """Width of axes."""
+    return axes.bbox.width / axes.figure.dpi
 
 
 def fit(axes: Axes, ends: Sequence[tuple[float, str]]) -> None:
@@ -85,7 +112,7 @@ def fit(axes: Axes, ends: Sequence[tuple[float, str]]) -> None:
         axes: already in its place.
         ends: length of each bar and the word behind it.
     """
-    wide = axes.get_position().width * WIDTH
+    wide = inches(axes)
     limits = [end * wide / max(wide - room([word]), 0.2 * wide) for end, word in ends]
     axes.set_xlim(0, 1.02 * max(limits) or 1)
 
@@ -99,11 +126,11 @@ def stacked(axes: Axes, bars: Sequence[tuple[str, Sequence[tuple[str, float]], s
     """
     ends = [sum(value for _, value in parts) for _, parts, _ in bars]
     fit(axes, [(end, word) for end, (_, _, word) in zip(ends, bars, strict=True)])
-    inch = axes.get_xlim()[1] / (axes.get_position().width * WIDTH)
+    inch = axes.get_xlim()[1] / inches(axes)
     for place, (arch, parts, word) in enumerate(bars):
         left = 0.0
         for shade, (name, value) in zip(SHADES, parts, strict=False):
-            hatch = "///" if name.startswith("momentum") else ""
+            hatch = "///" if name.startswith(("momentum", "detector")) else ""
             look: dict[str, Any] = {"color": colour(arch), "alpha": shade, "hatch": hatch, "linewidth": 0}
             if value > 0:
                 axes.barh(place, value, left=left, height=0.62, **look)
@@ -150,24 +177,32 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
 
 
 def inside(places: Sequence[float], gap: float) -> list[float]:
-    """The same places pushed up from 0 where they lie below the axis, and then no closer together than ``gap``."""
+    """The same places pushed back between 0 and 1 where they lie outside, and then no closer together than ``gap``."""
     order = sorted(range(len(places)), key=lambda i: places[i])
-    found, least = list(places), 0.0
+    found, most, least = list(places), 1.0, 0.0
+    for index in reversed(order):
+        found[index] = min(found[index], most)
+        most = found[index] - gap
     for index in order:
         found[index] = max(found[index], least)
         least = found[index] + gap
     return found
 
 
-def end_labels(axes: Axes, ends: Sequence[tuple[float, str, str]], *, log: bool = False, gap: float = 0.075) -> None:
+def tall(labels: int, least: float) -> float:
+    """Inches of axes that have room for as many labels at the right, and at least so many."""
+    return max(least, LABEL * (labels + 0.5))
+
+
+def end_labels(axes: Axes, ends: Sequence[tuple[float, str, str]], *, log: bool = False) -> None:
     """Names lines at the right edge, kept apart, each tied to its line by a hair.
 
     Args:
-        axes: with its limits already set.
+        axes: in its place, with its limits already set, and `tall` enough.
         ends: height of the line's end in data units, text, colour.
         log: whether the vertical axis is logarithmic.
-        gap: least distance in parts of the axis.
     """
+    gap = LABEL * axes.figure.dpi / axes.bbox.height
     low, high = axes.get_ylim()
     warp = math.log10 if log else float
     full = warp(high) - warp(low)

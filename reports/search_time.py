@@ -20,6 +20,8 @@ LARGEST = 1_000_000.0
 EXTRAPOLATED = {"flickr": "1,000 × 5,000", "coco": "5,000 × 25,010", "million": "10⁶ × 10⁶"}
 """Name in a record -> images x texts."""
 DASHED: Any = (0, (5, 3))
+NAMED = 6
+"""Crossovers up to which each is named; all stand in the table of crossovers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,24 +79,26 @@ def search_time(board: Board, suffix: str) -> Figure | None:
     if not found:
         return None
     name, met = f"search-time{suffix}", crossovers(found)
-    figure, (axes,) = canvas(4.1, left=["10,000 s"], right=[f"{one.title}   " for one in found], foot=0.55)
+    height = 0.65 + plots.tall(len(found), 3.4)
+    figure, (axes,) = canvas(height, left=["10,000 s"], right=[f"{one.title}   " for one in found], foot=0.55)
     for one in found:
         last, shade = one.points[-1][0], colour(one.measured.row.arch)
-        axes.plot(*zip(*one.points, strict=True), color=shade, linestyle="", marker="o", markersize=4)
+        axes.plot(*zip(*one.points, strict=True), **plots.point(one.measured.row.arch, size=4), linestyle="")
         for sizes, line in ((_sizes(one.points[0][0], last), "-"), (_sizes(last, LARGEST), DASHED)):
             axes.plot(sizes, [one.seconds(n) for n in sizes], color=shade, linestyle=line)
     for at, a, _ in met:
         axes.plot(at, a.seconds(at), marker="o", color=INK, markerfacecolor=PAPER, markersize=6, zorder=5)
     axes.set_xlim(2.0, LARGEST)
     plots.plain_log(axes, "x", subs=(1,))
-    plots.plain_log(axes, "y", duration, subs=(1,))
+    plots.plain_log(axes, "y", _tick, subs=(1,))
     plots.quiet(axes)
     axes.set_xlabel("images in the gallery, and as many texts (log)")
     plots.end_labels(
         axes, [(one.seconds(LARGEST), one.title, colour(one.measured.row.arch)) for one in found], log=True
     )
-    words = [f"{a.title} equals {b.title} at {at:,.0f}" for at, a, b in met]
-    rings = f" Rings: {listed(words)}." if words else ""
+    words = [f"{a.title} equals {b.title} at {at:,.0f}" for at, a, b in met[:NAMED]]
+    words += [f"{len(met) - NAMED} more in the table of crossovers"] if len(met) > NAMED else []
+    rings = f" Rings: {'; '.join(words)}." if words else ""
     return Figure(
         name=name,
         title="How long a search takes",
@@ -104,6 +108,14 @@ def search_time(board: Board, suffix: str) -> Figure | None:
         drawing=draw(figure, name),
         table=_table(found, name),
     )
+
+
+def _tick(seconds: float) -> str:
+    """``10 µs``, ``1 ms``, ``1,000 s``."""
+    for factor, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= 0.999 * factor:
+            return f"{seconds / factor:,.0f} {name}"
+    return f"{seconds * 1e9:,.0f} ns"
 
 
 def _sizes(low: float, high: float) -> list[float]:

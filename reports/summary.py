@@ -20,6 +20,10 @@ MOST = 2
 """Sentences on momentum, where many recipes were measured."""
 
 
+LONG = 7
+"""Variants that a sentence lists; of more the first few and the last."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """One sentence or a few, under a heading of a word or two."""
@@ -33,6 +37,13 @@ class Finding:
 def listed(words: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def ranked(words: Sequence[str]) -> str:
+    """What is in an order, listed; of a long list the first few and the last."""
+    if len(words) <= LONG:
+        return listed(words)
+    return listed([*words[: LONG - 3], f"{len(words) - LONG + 2} more", words[-1]])
 
 
 def machine(env: Env) -> str:
@@ -181,7 +192,7 @@ def work(board: Board) -> list[Finding]:
     unit = scale("FLOP", [value])
     # An inference has no momentum: an architecture's states count alike and are named once.
     rest = list(dict.fromkeys(f"{r.plain_title} {times(v / value)}" for r, _, v in found[1:]))
-    text = f"Per image-text pair {row.plain_title} does the least work, {unit.full(value)}; {listed(rest)} as much."
+    text = f"Per image-text pair {row.plain_title} does the least work, {unit.full(value)}; {ranked(rest)} as much."
     return [Finding(lead="FLOPs", text=text, records=tuple(m.first.id for _, m, _ in found) or (least.first.id,))]
 
 
@@ -197,7 +208,7 @@ def speed(board: Board) -> list[Finding]:
         one = timing_ratio(board, other, row, "latency")
         rest += [f"{other.plain_title} takes {ratio_words(one[0])} as long"] if one else []
     batch = dict(column.setting)["batch"]
-    text = f"{row.plain_title} has the lowest median, {column.scale.full(value)} at batch {batch}; {listed(rest)}."
+    text = f"{row.plain_title} has the lowest median, {column.scale.full(value)} at batch {batch}; {ranked(rest)}."
     return [Finding(lead="Latency", text=text, records=tuple(m.first.id for _, m, _ in found))]
 
 
@@ -211,7 +222,7 @@ def search(board: Board) -> list[Finding]:
     rest = [f"{s.title} {times(s.flops(images) / least)}" for s in found[1:]]
     text = (
         f"Searching {images:,} images × {images * gallery.TEXTS_PER_IMAGE:,} texts both ways, predicted from the FLOPs "
-        f"of the stages: {found[0].title} {scale('FLOP', [least]).full(least)}; {listed(rest)} that."
+        f"of the stages: {found[0].title} {scale('FLOP', [least]).full(least)}; {ranked(rest)} that."
     )
     return [Finding(lead="Search", text=text, records=tuple(dict.fromkeys(s.measured.first.id for s in found)))]
 
@@ -234,7 +245,7 @@ def _ranked(board: Board, name: str, lead: str, words: str) -> list[Finding]:
         parts.append(f"{(row if m.row.arch == row.arch else m.row).title} {value:.1f}{span}{by}")
     sizes = details.gallery_size(found[0][1].first.detail)
     of = f", {sizes[0]:,} images × {sizes[1]:,} texts" if sizes else ""
-    text = f"In {words} (%, {column.size} models, {dict(column.setting)['data']}{of}): {listed(parts)}."
+    text = f"In {words} (%, {column.size} models, {dict(column.setting)['data']}{of}): {ranked(parts)}."
     ends = [m.estimates[name].interval for _, m, _ in found[:2]]
     if ends[0] and ends[1] and ends[0][0] <= ends[1][1]:
         text += " The intervals of the first two overlap."

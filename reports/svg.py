@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
+FONT = (
+    "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', 'PingFang SC', 'Hiragino Sans GB', "
+    "'Microsoft YaHei', 'Noto Sans CJK SC', 'Noto Sans SC', sans-serif"
+)
 INK, FAINT, GRID, PAPER, ON = "#101018", "#5b6070", "#d8dbe2", "#fefefe", "#fffffe"
 """Stand-ins that no other colour equals: text, axes, grid, page, text on a colour."""
 ROLES: dict[str, tuple[str, str, str]] = {
@@ -30,23 +33,32 @@ ROLES: dict[str, tuple[str, str, str]] = {
 WIDTH = 5.4
 """Inches; 389 units of the view box, so that 11-unit text is readable on a telephone and not coarse on a desk."""
 
+NARROWEST = 1.9
+"""Inches that axes have at least: where names leave less, the figure is wider, and its words smaller."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Picture:
+    """A drawing."""
+
+    drawing: str
+    """SVG with stand-in colours."""
+
+    @property
+    def inline(self) -> str:
+        """For a page: colours are CSS variables, so that it follows the page from light to dark."""
+        return _recoloured(self.drawing, {key: f"var(--{name})" for key, (name, _, _) in palette().items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure(Picture):
     """A drawing, what it says in words, and the numbers behind it."""
 
     name: str
     title: str
     alt: str
     caption: str
-    drawing: str
-    """SVG with stand-in colours."""
     table: Table
-
-    @property
-    def inline(self) -> str:
-        """For a page: colours are CSS variables, so that it follows the page from light to dark."""
-        return _recoloured(self.drawing, {key: f"var(--{name})" for key, (name, _, _) in palette().items()})
 
     @property
     def standalone(self) -> str:
@@ -59,7 +71,7 @@ def palette() -> dict[str, tuple[str, str, str]]:
     """Every stand-in colour: those of roles, and the light colours of families standing for themselves."""
     found = dict(ROLES)
     pairs = [(f"c-{key}", one.light, one.dark) for key, one in FAMILIES.items()]
-    pairs += [(f"c-spare{i}", light, dark) for i, (light, dark) in enumerate(SPARE)]
+    pairs += [(f"c-spare{i}", light, dark) for i, (light, dark, _) in enumerate(SPARE)]
     return found | {light: (name, light, dark) for name, light, dark in pairs}
 
 
@@ -115,6 +127,7 @@ def canvas(
     right: Sequence[str] = (),
     head: float = 0.1,
     foot: float = 0.3,
+    gap: float = 0.5,
 ) -> tuple[Canvas, list[Axes]]:
     """An empty figure of the common width with panels one above another; no global state of pyplot is touched.
 
@@ -128,17 +141,20 @@ def canvas(
         right: words right of them.
         head: inches above the axes.
         foot: inches below them.
+        gap: inches between two panels.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height))
+    wide = max(WIDTH, room(left) + room(right) + NARROWEST)
+    figure = Figure(figsize=(wide, height))
     edges = {
-        "left": room(left) / WIDTH,
-        "right": 1 - room(right) / WIDTH,
+        "left": room(left) / wide,
+        "right": 1 - room(right) / wide,
         "top": 1 - head / height,
         "bottom": foot / height,
     }
-    found = figure.subplots(panels, 1, squeeze=False, gridspec_kw=edges | {"hspace": 0.55})
+    one = (height - head - foot - gap * (panels - 1)) / panels
+    found = figure.subplots(panels, 1, squeeze=False, gridspec_kw=edges | {"hspace": gap / one})
     return figure, [axes for row in found for axes in row]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vlpbench.reports.board import Board, Column, quantity
@@ -102,22 +102,26 @@ class Table:
                 found.append((head.group, 1))
         return found if any(name for name, _ in found) else []
 
-    def csv(self) -> str:
-        """Numbers in stored units with their interval ends, a word where there is no number, the record behind each."""
+    def csv(self, say: Callable[[str], str] = str) -> str:
+        """Numbers in stored units with their interval ends, a word where there is no number, the record behind each.
+
+        Args:
+            say: what the columns added to a number are called in the table's language.
+        """
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         wide = [head.numeric for head in self.heads]
-        writer.writerow(name for head in self.heads for name in _csv_names(head))
+        writer.writerow(name for head in self.heads for name in _csv_names(head, say))
         for row in self.rows:
             writer.writerow(value for item, full in zip(row, wide, strict=True) for value in _csv_values(item, full))
         return out.getvalue()
 
 
-def _csv_names(head: Head) -> list[str]:
+def _csv_names(head: Head, say: Callable[[str], str]) -> list[str]:
     name = " ".join(
         part for part in (head.full or head.title, f"[{head.unit}]" if head.unit else "", head.group) if part
     )
-    return [name, f"{name} low", f"{name} high", f"{name} record"] if head.numeric else [name]
+    return [name, *(f"{name} {say(end)}" for end in ("low", "high", "record"))] if head.numeric else [name]
 
 
 def _csv_values(item: Item, wide: bool) -> list[object]:
@@ -130,7 +134,7 @@ def _csv_values(item: Item, wide: bool) -> list[object]:
 def comparison(board: Board, name: str, caption: str) -> Table:
     """One row for a variant; costs first, then accuracies, each group headed by the size it was measured at."""
     columns = sorted(board.columns, key=lambda column: column.accuracy)
-    heads = [Head(title="Variant"), *(_head(column) for column in columns)]
+    heads = [Head(title="Variant"), *(column_head(column) for column in columns)]
     by_column = [marked([entry(board, row, column) for row in board.rows], column.meaning.better) for column in columns]
     rows = [(row_item(row), *items) for row, *items in zip(board.rows, *by_column, strict=True)]
     return Table(name=name, title="Comparison", caption=caption, heads=tuple(heads), rows=tuple(rows))
@@ -164,7 +168,8 @@ def _ends(item: Item) -> tuple[float, float]:
     return (value if item.low is None else item.low, value if item.high is None else item.high)
 
 
-def _head(column: Column) -> Head:
+def column_head(column: Column) -> Head:
+    """Title, unit and setting of a column of the comparison."""
     meaning = column.meaning
     return Head(
         title=SHORT.get(column.quantity, meaning.title),

@@ -8,7 +8,7 @@
   const toggle = document.querySelector(".theme");
   const dark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   const show = () => {
-    toggle.textContent = dark() ? "Light" : "Dark";
+    toggle.textContent = dark() ? toggle.dataset.light : toggle.dataset.dark;
     toggle.setAttribute("aria-pressed", String(dark()));
   };
   const kept = recall("vlpbench-theme");
@@ -32,7 +32,7 @@
     const numeric = rows.some((entry) => entry.value !== null);
     const sign = descending ? -1 : 1;
     rows.sort((a, b) => {
-      if (!numeric) return sign * a.text.localeCompare(b.text, "en", { numeric: true });
+      if (!numeric) return sign * a.text.localeCompare(b.text, root.lang, { numeric: true });
       if (a.value === null || b.value === null) return (a.value === null) - (b.value === null);
       return sign * (a.value - b.value);
     });
@@ -63,17 +63,51 @@
         entry.hidden = !words.every((word) => text.includes(word));
         shown += entry.hidden ? 0 : 1;
       }
-      out.textContent = words.length ? `${shown} of ${entries.length}` : "";
+      out.textContent = words.length ? `${shown} / ${entries.length}` : "";
     });
   }
 
+  for (const chip of document.querySelectorAll("button[data-words]")) {
+    const box = document.querySelector(`input[data-filters="${chip.dataset.of}"]`);
+    const table = document.getElementById(chip.dataset.of);
+    chip.addEventListener("click", () => {
+      const on = chip.getAttribute("aria-pressed") !== "true";
+      for (const other of document.querySelectorAll(`button[data-of="${chip.dataset.of}"]`)) other.setAttribute("aria-pressed", "false");
+      chip.setAttribute("aria-pressed", String(on));
+      if (!box || !table) return;
+      box.value = "";
+      box.dispatchEvent(new Event("input"));
+      for (const row of table.tBodies[0].rows) row.hidden = on && !row.classList.contains(chip.classList[0]);
+    });
+  }
+
+  const links = new Map();
+  for (const link of document.querySelectorAll(".side a, .menu nav a")) {
+    const id = link.hash.slice(1);
+    links.set(id, [...(links.get(id) ?? []), link]);
+    link.addEventListener("click", () => document.querySelector(".menu").removeAttribute("open"));
+  }
+  const here = document.querySelector(".menu .here");
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      for (const [id, found] of links) {
+        const current = id === entry.target.id;
+        for (const link of found) current ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current");
+        if (current) here.textContent = found[0].textContent;
+      }
+    }
+  }, { rootMargin: "-15% 0px -75% 0px" });
+  for (const section of document.querySelectorAll("main > section")) seen.observe(section);
+
   const open = () => {
     const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (target instanceof HTMLDetailsElement) {
-      target.hidden = false;
-      target.open = true;
-      target.scrollIntoView();
+    if (!target) return;
+    for (let box = target; box; box = box.parentElement) {
+      if (box instanceof HTMLDetailsElement) box.open = true;
     }
+    target.hidden = false;
+    target.scrollIntoView();
   };
   addEventListener("hashchange", open);
   open();

@@ -172,11 +172,12 @@ def _retrieval(recipe: dict[str, Any], scorer: str, env: Env) -> Record:
         if name != "recall_mean"
     }
     hard = {name: {"percent": rate["percent"] * 0.8, "total": rate["total"]} for name, rate in rates.items()}
+    held_out = {name: rate | {"percent": rate["percent"] - 10} for name, rate in rates.items()}
     swaps = {kind: {"percent": p, "total": 800} for kind, p in {"colour": ir, "shape": ir, "relation": 50.0}.items()}
     detail = {
         "scorer": scorer,
         "k": 16 if scorer == "rerank" else None,
-        "galleries": {"test": {"recalls": rates}, "hard": {"recalls": hard}},
+        "galleries": {"test": {"recalls": rates}, "hard": {"recalls": hard}, "comp": {"recalls": held_out}},
         "swaps": swaps,
         "pretraining": {"key": "0" * 16, "curve": curve},
     }

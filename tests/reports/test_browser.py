@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def test_figures_have_size_and_words(browser: Any, address: str, width: int):
         "[...document.querySelectorAll('figure svg')].map(e => { const b = e.getBoundingClientRect();"
         " return [b.width, b.height, e.querySelectorAll('text').length] })",
     )
-    assert len(boxes) == 10
+    assert len(boxes) == 15
     for wide, high, words in boxes:
         assert 0.8 * min(width, 560) - 40 < wide <= width
         assert 90 < high < 1200
@@ -113,6 +114,7 @@ def test_tables_scroll_inside_and_keep_their_headings(browser: Any, address: str
     first = "document.querySelector('#t-comparison tbody th').getBoundingClientRect().left"
     assert script(page, f"{first} - {box}.getBoundingClientRect().left") <= 2
     tall = "document.querySelector('#t-measurements').parentElement"
+    page.execute_script(f"{tall}.closest('details').open = true")
     page.execute_script(f"{tall}.scrollTop = 500")
     head = "document.querySelector('#t-measurements thead th').getBoundingClientRect().top"
     assert abs(script(page, f"{head} - {tall}.getBoundingClientRect().top")) <= 2
@@ -154,7 +156,7 @@ def test_filter_hides_rows(browser: Any, address: str):
     box.send_keys("albef distill")
     shown = "[...document.querySelectorAll('#t-comparison tbody tr')].filter(r => r.offsetHeight).length"
     assert script(page, shown) == 1
-    assert "1 of 6" in page.find_element("css selector", "#comparison output").text
+    assert "1 / 6" in page.find_element("css selector", "#comparison output").text
     box.clear()
     box.send_keys(" ")
     assert script(page, shown) == 6
@@ -185,6 +187,36 @@ def test_a_number_leads_to_its_record(browser: Any, address: str):
     assert "vlpbench run quick --only id=" in card.text
 
 
+@pytest.mark.parametrize("width", [400, 1280])
+def test_contents_lead_to_every_section(browser: Any, address: str, width: int):
+    page = opened(browser, address, width)
+    if width == 400:
+        assert not page.find_element("css selector", ".side").is_displayed()
+        page.find_element("css selector", ".menu > summary").click()
+    nav = page.find_element("css selector", ".menu nav" if width == 400 else ".side")
+    links = nav.find_elements("tag name", "a")
+    assert [link.text for link in links][:3] == ["Answer", "Trade-off", "Comparison"]
+    place = script(page, "[...document.querySelectorAll('main > section')].map(s => s.id)")
+    assert [link.get_attribute("href").rpartition("#")[2] for link in links] == place
+    links[3].click()
+    top = script(page, f"document.getElementById('{place[3]}').getBoundingClientRect().top")
+    assert abs(top) < 80
+    assert not script(page, "document.querySelector('.menu').open")
+
+
+def test_a_tally_keeps_one_verdict(browser: Any, tmp_path: Path, records: list[Record]):
+    page = opened(browser, render(records, tmp_path, title="t").as_uri(), 1280)
+    rows = "[...document.querySelectorAll('#t-verdicts tbody tr')].filter(r => r.offsetHeight).map(r => r.className)"
+    kinds = set(script(page, rows))
+    if not kinds:
+        pytest.skip("these records decide no claim")
+    kind = sorted(kinds)[0]
+    page.find_element("css selector", f".tally .{kind}").click()
+    assert set(script(page, rows)) == {kind}
+    page.find_element("css selector", f".tally .{kind}").click()
+    assert set(script(page, rows)) == kinds
+
+
 def test_hostile_text_runs_nothing(browser: Any, address: str):
     page = opened(browser, address, 1280)
     assert script(page, "document.scripts.length") == 1
@@ -199,3 +231,33 @@ def test_prints_all_of_a_table(browser: Any, address: str, tmp_path: Path):
     assert script(page, "getComputedStyle(document.querySelector('.bar')).display") == "none"
     assert script(page, "getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def chinese_fonts() -> set[str]:
+    """Families that can set Chinese, by fontconfig; skips the test without any."""
+    program = shutil.which("fc-list")
+    found = subprocess.run([program, ":lang=zh-cn", "family"], capture_output=True, text=True) if program else None
+    names = {name for line in (found.stdout if found else "").splitlines() for name in line.split(",")}
+    if not names:
+        pytest.skip("no font for Chinese is installed, for example the package fonts-noto-cjk")
+    return names
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_chinese_is_set_in_chinese_fonts(browser: Any, records: list[Record], tmp_path: Path, width: int):
+    able = chinese_fonts()
+    page = opened(browser, render(records, tmp_path, title="快速对比", lang="zh").as_uri(), width)
+    assert page.get_log("browser") == []
+    assert script(page, "document.documentElement.lang") == "zh-CN"
+    assert script(page, "document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    page.execute_cdp_cmd("DOM.enable", {})
+    page.execute_cdp_cmd("CSS.enable", {})
+    root = page.execute_cdp_cmd("DOM.getDocument", {})["root"]["nodeId"]
+    for where in ("h1", "#summary", "figure svg text", "thead th", "footer"):
+        found = page.execute_cdp_cmd("DOM.querySelectorAll", {"nodeId": root, "selector": where})["nodeIds"]
+        fonts = [
+            font["familyName"]
+            for node in found[:40]
+            for font in page.execute_cdp_cmd("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]
+        ]
+        assert able & set(fonts), f"{where} is set in {sorted(set(fonts))}"

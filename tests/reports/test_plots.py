@@ -23,12 +23,21 @@ def test_a_block_that_grows_into_the_next_takes_it_in():
     assert found == pytest.approx([0.44, 0.54, 0.64])
 
 
-def test_labels_do_not_fall_below_the_axis():
+def test_labels_do_not_leave_the_axis():
     assert plots.inside([-0.1, 0.0, 0.5], 0.1) == pytest.approx([0.0, 0.1, 0.5])
+    assert plots.inside([0.5, 1.05, 0.98], 0.1) == pytest.approx([0.5, 1.0, 0.9])
+
+
+def test_every_family_has_a_shape_of_its_own_and_every_momentum_state_a_filling():
+    shapes = [one.marker for one in FAMILIES.values()] + [marker for *_, marker in SPARE]
+    assert len(shapes) == len(set(shapes))
+    looks = [plots.point("albef", state) for state in ("off", "queue", "distill")]
+    assert [look["marker"] for look in looks] == ["D", "D", "D"]
+    assert len({(look.get("markerfacecolor"), look.get("fillstyle")) for look in looks}) == 3
 
 
 def test_stand_in_colours_are_all_different():
-    hues = [one.light for one in FAMILIES.values()] + [light for light, _ in SPARE] + list(ROLES)
+    hues = [one.light for one in FAMILIES.values()] + [light for light, *_ in SPARE] + list(ROLES)
     assert len(hues) == len(set(hues)) == len(palette())
 
 

@@ -18,12 +18,17 @@ from vlpbench.results.record import Cell, Record, Status
 
 Make = Callable[..., Record]
 FIGURES = {
-    "recall-flops",
-    "vqa-flops",
+    "recall-tradeoff",
+    "vqa-tradeoff",
+    "gap-recall-mean",
+    "gap-vqa-accuracy",
+    "work",
+    "parameters",
     "latency",
     "throughput",
     "phases",
-    "parameters",
+    "memory-inference",
+    "memory-training",
     "search",
     "vqa-types",
     "accuracy-curves",
@@ -131,7 +136,9 @@ def test_figures_have_text_alt_and_data(page: str, folder: Path):
 def test_tables_are_csv_and_the_twin_has_them_all(folder: Path):
     names = {path.stem for path in (folder / "tables").glob("*.csv")}
     assert {
+        "verdicts",
         "comparison",
+        "crossovers",
         "percentiles",
         "retrieval",
         "swaps",
@@ -146,9 +153,54 @@ def test_tables_are_csv_and_the_twin_has_them_all(folder: Path):
         lines = list(csv.reader((folder / "tables" / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
         assert len({len(line) for line in lines}) == 1
     twin = (folder / "report.md").read_text(encoding="utf-8")
-    assert [f"## {h}" in twin for h in ("Summary", "Comparison", "Figures", "Failures", "Definitions")] == [True] * 5
+    headings = re.findall(r"^## (.+)$", twin, re.MULTILINE)
+    assert headings == [
+        "What the notes claim, and what was found",
+        "The numbers in short",
+        "Trade-off",
+        "Comparison",
+        "Cost",
+        "Cost of retrieval",
+        "Learning",
+        "Accuracy in detail",
+        "Architectures",
+        "Failures",
+        "Environment and quality",
+        "Method and definitions",
+        "How to reproduce each number",
+    ]
     assert set(re.findall(r"\(figures/([\w-]+)\.svg\)", twin)) == FIGURES
     assert "[113](#r-" in twin
+
+
+def test_page_opens_with_the_answer_and_its_navigation_leads_through_all_sections(page: str):
+    found = re.findall(r'<section id="([\w-]+)">', page)
+    assert found == [
+        "summary",
+        "tradeoff",
+        "comparison",
+        "cost",
+        "search",
+        "learning",
+        "accuracy",
+        "architectures",
+        "failures",
+        "environment",
+        "method",
+        "records",
+    ]
+    for nav in re.findall(r"<nav [^>]*>(.*?)</nav>", page, re.DOTALL):
+        assert re.findall(r'href="#([\w-]+)"', nav) == found
+    assert len(re.findall(r"<nav ", page)) == 2
+
+
+def test_what_is_missing_is_said_with_the_command_that_measures_it(records: list[Record]):
+    report = assemble(records, title="t")
+    assert dict(report.missing) == {
+        "ablation of the objectives": "vlpbench ablate --arch albef",
+        "caption noise against distillation": "vlpbench ablate --arch albef --only sweep --sweep noise",
+        "structure diagrams": "vlpbench run notes --only measure=structure",
+    }
 
 
 def test_failures_are_listed_with_their_reasons(records: list[Record]):
@@ -183,6 +235,7 @@ def test_environments_are_never_mixed_in_a_timing(two_machines: list[Record]):
     assert slow.heading != fast.heading
     assert {slow.comparison.name, fast.comparison.name} & {"comparison"} == set()
     env = {record.id: record.env.id for record in two_machines}
+    assert all(not part.comparison.name.endswith("comparison") for part in report.parts)
     timed = [i for i, head in enumerate(slow.comparison.heads) if head.unit in ("s", "1/s", "B")]
     assert len(timed) == 5
     for part in report.parts:
