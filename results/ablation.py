@@ -16,9 +16,9 @@ COST = ("train_step", "flops")
 MEASURES = (*ACCURACY, *COST)
 """Measures whose numbers a row shows."""
 _SEED = ("seed", "scorer", "k", "threads")
-_TRAINED = ("budget", "lr", "noise", "label_smoothing", "momentum_rate", "finetune", "finetune_momentum")
+_TRAINED = ("budget", "lr", "noise", "label_smoothing", "momentum_rate", "finetune", "finetune_momentum", "augment")
 IGNORED: dict[str, tuple[str, ...]] = {
-    "retrieval": ("finetune", "finetune_momentum"),
+    "retrieval": ("finetune", "finetune_momentum", "augment"),
     "vqa": ("scorer", "k"),
     "train_step": ("seed", "scorer", "k", *_TRAINED),
     "flops": ("seed", "scorer", "k", *_TRAINED),
