@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections import Counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vlpbench.benchmarks.fields import label
 from vlpbench.benchmarks.suite import load_suite, names
+from vlpbench.results.packed import unpacked
 from vlpbench.results.record import UNITS, Cell, Record, Status, Strict
 from vlpbench.results.store import FINAL, Store, StoreError, latest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 class Finding(Strict):
@@ -77,8 +79,55 @@ def _record(record: Record) -> Iterator[Finding]:
         if not all(math.isfinite(value) for value in series.values):
             message = f"{where}: {name} holds a value that is not finite"
             yield Finding(level="error", code="not-finite", message=message, cell=cell)
+    if record.status is Status.OK:
+        for message in _without_items(record):
+            yield Finding(level="error", code="no-items", message=f"{where}: {message}", cell=cell)
     for flag in record.flags:
         yield Finding(level="warning", code="flagged", message=f"{where}: {flag}", cell=cell)
+
+
+def _without_items(record: Record) -> Iterator[str]:
+    """What is missing of single answers and ranks, without which records cannot be compared item by item."""
+    answered = ranked = False
+    for path, block in _blocks({name: record.detail.get(name) for name in ("splits", "galleries")}):
+        if "accuracy" in block:
+            answered = True
+            yield from (f"{path} has {problem}" for problem in _of_answers(block))
+        if "recalls" in block:
+            ranked = True
+            yield from (f"{path} has {problem}" for problem in _of_ranks(block))
+    if not answered and any(name.endswith("_accuracy") for name in record.samples):
+        yield "an accuracy, and no split that has its answers"
+    if not ranked and "recall_mean" in record.samples:
+        yield "recalls, and no gallery that has their ranks"
+
+
+def _blocks(detail: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every table in a detail with its place in it."""
+    for name, value in detail.items():
+        if isinstance(value, dict):
+            yield f"{path}{name}", value
+            yield from _blocks(value, f"{path}{name}.")
+
+
+def _of_answers(block: Mapping[str, Any]) -> Iterator[str]:
+    total = block["accuracy"].get("total")
+    for name, what in (("given", "given answers"), ("right", "right answers")):
+        try:
+            count = len(unpacked(block[name]))
+        except (LookupError, ValueError, AttributeError, struct.error):
+            yield f"no {what} that can be read"
+            continue
+        if count != total:
+            yield f"{count} {what} of {total} items"
+
+
+def _of_ranks(block: Mapping[str, Any]) -> Iterator[str]:
+    for side, recall in (("image", "tr_r1"), ("text", "ir_r1")):
+        ranks, total = block.get("ranks", {}).get(side), block["recalls"].get(recall, {}).get("total")
+        if not isinstance(ranks, list) or len(ranks) != total:
+            count = len(ranks) if isinstance(ranks, list) else "no"
+            yield f"{count} ranks of {total} {side} queries"
 
 
 def _together(records: Sequence[Record]) -> Iterator[Finding]:
