@@ -66,14 +66,13 @@ def count_work(
         subject: ``module:class`` that builds what is counted.
     """
     found: dict[str, dict[str, Any]] = {}
-    waiting = list(cells)
-    while waiting or len(pool):
-        if waiting and len(pool) < width:
-            pool.start(Job(cell=waiting.pop(), measure=WORK, subject=subject, threads=1), limit)
-            continue
-        for running, outcome in pool.wait():
-            ok = outcome.status is Status.OK
-            found[running.job.cell.id] = outcome.detail if ok else {"reason": outcome.reason.splitlines()[0]}
+
+    def start(cell: Cell) -> None:
+        pool.start(Job(cell=cell, measure=WORK, subject=subject, threads=1), limit)
+
+    for running, outcome in pool.keep_busy(cells, width, start):
+        ok = outcome.status is Status.OK
+        found[running.job.cell.id] = outcome.detail if ok else {"reason": outcome.reason.splitlines()[0]}
     return found
 
 

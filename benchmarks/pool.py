@@ -21,9 +21,11 @@ from vlpbench.benchmarks.worker import Job, Outcome
 from vlpbench.results.record import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkServerProcess
+
+    from vlpbench.results.record import Cell
 
 PATIENCE = 5.0
 """Seconds that a process gets to end after its result came."""
@@ -94,6 +96,30 @@ class Pool:
         now = time.monotonic()
         ended = [r for r in self.running if r.connection in ready or r.deadline <= now]
         return [(running, self._collect(running, running.connection in ready)) for running in ended]
+
+    def keep_busy(
+        self,
+        cells: Iterable[Cell],
+        width: int,
+        start: Callable[[Cell], object],
+        blocked: Callable[[Cell], bool] = lambda _: False,
+    ) -> Iterator[tuple[Running, Outcome]]:
+        """Keeps ``width`` processes running until no cell is left, and gives each as it ends.
+
+        Args:
+            cells: in the order in which they are to start.
+            width: processes at once.
+            start: starts a cell's process in this pool.
+            blocked: whether a cell must wait for one that runs.
+        """
+        waiting = list(cells)
+        while waiting or len(self):
+            startable = (cell for cell in waiting if not blocked(cell))
+            if len(self) < width and (cell := next(startable, None)):
+                waiting.remove(cell)
+                start(cell)
+            else:
+                yield from self.wait()
 
     def stop(self) -> None:
         """Ends every process that still runs."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from vlpbench.archs import registry
-from vlpbench.benchmarks import peaks
+from vlpbench.benchmarks import peaks, weights
 from vlpbench.benchmarks.env import code_hash
 from vlpbench.benchmarks.measures import base as measures
 from vlpbench.benchmarks.plan import Action, sharing
@@ -118,21 +118,21 @@ class Runner:
     def _side_by_side(self, pool: Pool, cells: Sequence[Cell], width: int) -> None:
         """Keeps ``width`` processes busy. Of cells that share a pre-training, the others wait for the first."""
         keys = {cell.id: sharing(cell) if cell.budget else cell.id for cell in cells}
-        waiting, trained = list(cells), set[str]()
+        trained: set[str] = set()
         started: dict[str, str] = {}
-        while waiting or len(pool):
-            under_way = {keys[running.job.cell.id] for running in pool.running} - trained
-            startable = (cell for cell in waiting if keys[cell.id] not in under_way)
-            if len(pool) < width and (cell := next(startable, None)):
-                waiting.remove(cell)
-                started[cell.id] = _now()
-                self._start(pool, cell)
-                continue
-            for running, outcome in pool.wait():
-                cell = running.job.cell
-                if outcome.status is Status.OK:
-                    trained.add(keys[cell.id])
-                self._append(cell, outcome, started[cell.id])
+
+        def start(cell: Cell) -> None:
+            started[cell.id] = _now()
+            self._start(pool, cell)
+
+        def blocked(cell: Cell) -> bool:
+            return keys[cell.id] in {keys[running.job.cell.id] for running in pool.running} - trained
+
+        for running, outcome in pool.keep_busy(cells, width, start, blocked):
+            cell = running.job.cell
+            if outcome.status is Status.OK:
+                trained.add(keys[cell.id])
+            self._append(cell, outcome, started[cell.id])
 
     def _interleaved(self, pool: Pool, cells: Sequence[Cell]) -> None:
         """Visits every cell once a round, in a new order each time, and makes its record when its last round is in."""
@@ -178,6 +178,7 @@ class Runner:
             cache=str(self.cache),
             tensorboard=self.tensorboard,
             score_memory=self.score_memory,
+            checkpoints=weights.places(self.plan.suite.weights),
         )
         pool.start(job, self.plan.suite.timeout)
         self.progress.began(cell, number)

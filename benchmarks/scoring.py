@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from vlpbench.archs.model import take
 from vlpbench.archs.types import Can, Text, Unsupported
+from vlpbench.benchmarks.data.ahead import expecting_images
 from vlpbench.benchmarks.metrics import RankCount, Ranks, rank_candidates, rank_embeddings
 from vlpbench.benchmarks.train import text_to
 from vlpbench.benchmarks.worker import SCORES_VARIABLE
@@ -149,10 +150,10 @@ def rank(engine: Engine, gallery: Gallery, scorer: str, k: int | None = None) ->
     raise ValueError(f"unknown scorer {scorer!r}: known are embed, match, rerank")
 
 
-def fusions(scorer: str, gallery: Gallery, k: int | None = None) -> int:
-    """The most pairs that ranking the gallery may fuse."""
-    n, m = gallery.images, gallery.texts
-    return {"embed": 0, "match": n * m, "rerank": n * min(k or K, m) + m * min(k or K, n)}[scorer]
+def fusions(scorer: str, images: int, texts: int, k: int | None = None) -> int:
+    """The most pairs that ranking a gallery may fuse; two shortlists cannot hold more than there are."""
+    n, m = images, texts
+    return {"embed": 0, "match": n * m, "rerank": min(n * m, n * min(k or K, m) + m * min(k or K, n))}[scorer]
 
 
 def default_scorer(can: Can) -> str:
@@ -193,9 +194,10 @@ def evaluating(learner: Learner) -> Iterator[None]:
 def _encode(engine: Engine, gallery: Gallery) -> tuple[Any, Any]:
     """Encoder states of all images and of all texts."""
     model, images, texts = engine.learner.model, [], []
-    for rows in _slices(gallery.images, ENCODED):
-        with engine.autocast():
-            images.append(model.encode_image(gallery.image_batch(rows).to(engine.device)))
+    with expecting_images(gallery, _slices(gallery.images, ENCODED)):
+        for rows in _slices(gallery.images, ENCODED):
+            with engine.autocast():
+                images.append(model.encode_image(gallery.image_batch(rows).to(engine.device)))
     for rows in _slices(gallery.texts, ENCODED):
         with engine.autocast():
             texts.append(model.encode_text(text_to(gallery.text_batch(rows), engine.device)))

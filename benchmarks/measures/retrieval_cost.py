@@ -60,16 +60,9 @@ class Units:
 
     def total(self, scorer: str, images: int, texts: int, k: int) -> float:
         """Of a gallery; an upper bound where shortlists share pairs."""
-        pairs = fused_pairs(scorer, images, texts, k)
+        pairs = scoring.fusions(scorer, images, texts, k)
         compared = 0 if scorer == "match" else images * texts
         return images * self.image + texts * self.text + compared * self.compare + pairs * self.fuse
-
-
-def fused_pairs(scorer: str, images: int, texts: int, k: int) -> int:
-    """The most pairs that are fused; two shortlists of a small gallery cannot hold more than there are."""
-    if scorer == "rerank":
-        return min(images * texts, images * min(k, texts) + texts * min(k, images))
-    return images * texts if scorer == "match" else 0
 
 
 class Doubled:

@@ -222,6 +222,23 @@ def test_fine_tuning_with_a_teacher_mixes_in_its_answers_and_moves_it():
     assert not any(parameter.requires_grad for parameter in task.teacher.parameters())
 
 
+def test_the_official_teacher_of_fine_tuning_moves_before_it_is_asked_and_drops_out():
+    task = answering(finetune_momentum="distill", momentum_rate=0.9, code="official")
+    assert task.teacher is not None
+    assert task.teacher.dropout
+    assert not answering(finetune_momentum="distill").teacher.dropout
+    with torch.no_grad():
+        for parameter in task.student.parameters():
+            parameter.add_(0.3)
+    before = [parameter.clone() for parameter in task.teacher.twin.parameters()]
+    task.losses(np.arange(8), 0, torch.Generator())
+    for old, new, student in zip(before, task.teacher.twin.parameters(), task.student.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.9 * old + 0.1 * student)
+    moved = [parameter.clone() for parameter in task.teacher.twin.parameters()]
+    task.after_step()
+    assert all(map(torch.equal, moved, task.teacher.twin.parameters()))
+
+
 def test_fine_tuning_without_a_teacher_is_plain_cross_entropy_from_the_same_start():
     plain, taught = answering(), answering(finetune_momentum="distill")
     assert plain.teacher is None

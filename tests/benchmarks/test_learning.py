@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.measures.learning import reached
 from vlpbench.benchmarks.subject import Subject
 from vlpbench.benchmarks.train import Pretraining
-from vlpbench.benchmarks.worker import CACHE_VARIABLE, Job
+from vlpbench.benchmarks.worker import Job
 from vlpbench.results.record import UNITS, Cell, Status
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
 CELL = Cell(
     arch="clip",
     size="tiny",
@@ -29,14 +29,6 @@ CELL = Cell(
     data="scenes",
     budget=125,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(folder))
-        yield folder
 
 
 def measured(**changes: Any) -> Samples:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +16,9 @@ from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.metrics import Ranks, Rate, recalls
 from vlpbench.benchmarks.subject import Subject
 from vlpbench.benchmarks.train import Pretraining
-from vlpbench.benchmarks.worker import CACHE_VARIABLE
 from vlpbench.results.record import UNITS, Cell
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
 ALBEF = Cell(
     arch="albef",
     size="tiny",
@@ -32,14 +30,6 @@ ALBEF = Cell(
     data="scenes",
     budget=3,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(folder))
-        yield folder
 
 
 def measured(cell: Cell, **changes: Any) -> Samples:

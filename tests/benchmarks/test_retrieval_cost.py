@@ -6,7 +6,8 @@ import math
 
 import pytest
 from vlpbench.benchmarks.measures import retrieval_cost
-from vlpbench.benchmarks.measures.retrieval_cost import RetrievalCost, Units, count_units, exponent, fused_pairs
+from vlpbench.benchmarks.measures.retrieval_cost import RetrievalCost, Units, count_units, exponent
+from vlpbench.benchmarks.scoring import fusions
 from vlpbench.benchmarks.subject import Subject
 from vlpbench.results.record import Cell
 
@@ -26,10 +27,10 @@ def test_cost_of_a_gallery_by_hand(scorer: str, expected: float) -> None:
 
 
 def test_pairs_that_are_fused() -> None:
-    assert fused_pairs("rerank", 1000, 5000, 128) == 128 * 6000
-    assert fused_pairs("rerank", 10, 10, 128) == 100  # all there are
-    assert fused_pairs("match", 1000, 5000, 128) == 5_000_000
-    assert fused_pairs("embed", 1000, 5000, 128) == 0
+    assert fusions("rerank", 1000, 5000, 128) == 128 * 6000
+    assert fusions("rerank", 10, 10, 128) == 100  # all there are
+    assert fusions("match", 1000, 5000, 128) == 5_000_000
+    assert fusions("embed", 1000, 5000, 128) == 0
 
 
 def test_exponent_and_its_interval() -> None:

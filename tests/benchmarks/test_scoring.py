@@ -156,7 +156,7 @@ def test_rerank_scores_the_union_of_both_shortlists(
     union = (for_image | for_text).nonzero().tolist()
     assert sorted(books(engine).fused) == [tuple(pair) for pair in union]
     assert scored.work == {"encoded": N + M, "embedded": N + M, "fused": len(union)}
-    assert len(union) <= scoring.fusions("rerank", Pictures(), k)
+    assert len(union) <= scoring.fusions("rerank", N, M, k)
     assert books(engine).counts["prepared"] <= N
 
 
@@ -177,9 +177,10 @@ def test_embed_fuses_nothing(engine: scoring.Engine, tables: tuple[Tensor, Tenso
 
 
 def test_named_scorers(engine: scoring.Engine) -> None:
-    assert scoring.rank(engine, Pictures(), "rerank", 2).fused <= scoring.fusions("rerank", Pictures(), 2)
-    assert scoring.fusions("match", Pictures()) == N * M
-    assert scoring.fusions("rerank", Pictures()) == N * M + M * N  # 16 candidates are more than there are
+    assert scoring.rank(engine, Pictures(), "rerank", 2).fused <= scoring.fusions("rerank", N, M, 2)
+    assert scoring.fusions("match", N, M) == N * M
+    assert scoring.fusions("rerank", N, M) == N * M  # 16 candidates are more than there are
+    assert scoring.fusions("rerank", 100, 500, 3) == 100 * 3 + 500 * 3
     assert scoring.default_scorer(Can.EMBED | Can.FUSE) == "embed"
     assert scoring.default_scorer(Can.FUSE) == "match"
     with pytest.raises(ValueError, match="unknown scorer 'guess'"):

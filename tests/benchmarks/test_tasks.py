@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +21,9 @@ from vlpbench.benchmarks.measures.reasoning import Pairing
 from vlpbench.benchmarks.metrics import Rate
 from vlpbench.benchmarks.plan import _accuracy_guess
 from vlpbench.benchmarks.subject import Subject
-from vlpbench.benchmarks.worker import CACHE_VARIABLE
 from vlpbench.results.record import UNITS, Cell
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
 TASKS = ("reasoning", "entailment")
 CELL = Cell(
     arch="albef",
@@ -38,14 +36,6 @@ CELL = Cell(
     budget=3,
     finetune=3,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(folder))
-        yield folder
 
 
 def cell_of(**changes: Any) -> Cell:

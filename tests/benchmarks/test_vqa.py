@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +18,10 @@ from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.measures.vqa import Answering, binding
 from vlpbench.benchmarks.metrics import Rate
 from vlpbench.benchmarks.subject import Subject
-from vlpbench.benchmarks.worker import CACHE_VARIABLE
 from vlpbench.results.packed import unpacked
 from vlpbench.results.record import UNITS, Cell
 
+pytestmark = pytest.mark.usefixtures("shared_cache")
 CELL = Cell(
     arch="albef",
     size="tiny",
@@ -35,14 +33,6 @@ CELL = Cell(
     budget=3,
     finetune=3,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(folder))
-        yield folder
 
 
 def measured(**changes: Any) -> Samples:
