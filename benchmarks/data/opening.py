@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlpbench.archs.inputs import HALF, Pixels
+from vlpbench.archs.registry import UnknownName, nearest
 from vlpbench.benchmarks.data.catalogue import SourceSpec, catalogue, folder_of, locate
 from vlpbench.benchmarks.data.files import CLASSES, FileSource, cleaned
 from vlpbench.benchmarks.data.images import preset_of
@@ -58,15 +59,22 @@ def open_files(
         return _drawn(source, spec, size, image, text_len) if spec.drawn else of_architecture()
 
     if spec.kind == "shards":
-        return ShardSource(name, where, options, of_architecture)
-    other = _beside(spec, where, options, of_source) if spec.beside else None
+        tested = _beside(_captions(options.tested_on), where, options, of_source) if options.tested_on else None
+        return ShardSource(name, where, options, of_architecture, tested)
+    other = _beside(catalogue()[spec.beside], where, options, of_source) if spec.beside else None
     return CLASSES[spec.kind](locate(spec, where), options, of_source, other)
 
 
+def _captions(name: str) -> SourceSpec:
+    known = [spec.name for spec in catalogue().values() if spec.kind == "captions"]
+    if name not in known:
+        raise UnknownName(nearest("data set with captions", name, known))
+    return catalogue()[name]
+
+
 def _beside(
-    spec: SourceSpec, folder: Path, options: DataOptions, prepare: Callable[[FileSource], Preparation]
+    other: SourceSpec, folder: Path, options: DataOptions, prepare: Callable[[FileSource], Preparation]
 ) -> FileSource:
-    other = catalogue()[spec.beside]
     return CLASSES[other.kind](locate(other, folder.parent / other.folder), options, prepare)
 
 

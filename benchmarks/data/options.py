@@ -26,6 +26,8 @@ class DataOptions(BaseModel):
     clean: str = "architecture"
     """Whose released code takes punctuation out of texts: ``architecture`` for the architecture's own, ``none``, or one
     of `vlpbench.benchmarks.data.cleaning.CLEANING`."""
+    tested_on: str = ""
+    """Data set with captions that a model which is trained on shards is tested on."""
     least: Some | None = None
     """Questions that an answer must be the answer of to be on the list of answers; None is the data set's: 9 of VQA v2,
     1 of all others."""

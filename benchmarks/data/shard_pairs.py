@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vlpbench.benchmarks.data.base import Gallery, Questions
+    from vlpbench.benchmarks.data.files import FileSource
     from vlpbench.benchmarks.data.options import DataOptions
     from vlpbench.benchmarks.data.preparation import Preparation
 
@@ -106,11 +107,18 @@ class ShardPairs:
 
 
 class ShardSource:
-    """A folder of shards: one split, ``train``, and nothing to evaluate on."""
+    """A folder of shards: one split, ``train``. Galleries are those of the data set that it is tested on, if any."""
 
-    def __init__(self, name: str, folder: Path, options: DataOptions, prepare: Callable[[], Preparation]) -> None:
-        """Nothing is read yet."""
-        self.name, self.folder = name, folder
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        options: DataOptions,
+        prepare: Callable[[], Preparation],
+        tested: FileSource | None = None,
+    ) -> None:
+        """Nothing is read yet; what it is ``tested`` on is prepared alike."""
+        self.name, self.folder, self.tested = name, folder, tested
         self.faults = Faults(policy=options.faulty)
         self._prepare = prepare
 
@@ -138,7 +146,7 @@ class ShardSource:
 
     @cached_property
     def _hash(self) -> str:
-        found = hashlib.sha256()
+        found = hashlib.sha256((self.tested.hash if self.tested else "").encode())
         for shard in self._shards:
             found.update(f"{shard.path.name} {shard.path.stat().st_size}".encode())
             found.update(repr((shard.keys, shard.pictures, shard.captions)).encode("utf-8", "surrogateescape"))
@@ -155,12 +163,17 @@ class ShardSource:
         return self._pairs
 
     def gallery(self, name: str = "test") -> Gallery:
-        """Raises `DataError`."""
-        raise DataError(f"{self.name} has no gallery {name!r}: shards are there to train on")
+        """Raises `DataError` where it is tested on nothing."""
+        if self.tested is None:
+            raise DataError(
+                f"{self.name} has no gallery {name!r}: shards are there to train on; name a data set to test on, as in "
+                "data_options = { tested_on = 'coco' }"
+            )
+        return self.tested.gallery(name)
 
     def galleries(self) -> Mapping[str, str]:
-        """None."""
-        return {}
+        """Those of the data set that it is tested on."""
+        return {} if self.tested is None else self.tested.galleries()
 
     def questions(self, split: str) -> Questions:
         """Raises `DataError`."""
@@ -168,4 +181,4 @@ class ShardSource:
 
     def left_out(self) -> Mapping[str, Any]:
         """See `vlpbench.benchmarks.data.faults.Sifted`; of what was read so far, here and not in processes ahead."""
-        return self.faults.left_out()
+        return dict(self.tested.left_out() if self.tested else {}) | self.faults.left_out()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from vlpbench.benchmarks.data.catalogue import catalogue
 from vlpbench.benchmarks.data.samples import write
+from vlpbench.benchmarks.fields import SuiteError
 from vlpbench.benchmarks.finetune import Judged
 from vlpbench.benchmarks.measures import base
 from vlpbench.benchmarks.measures.base import Samples
@@ -19,7 +20,6 @@ from vlpbench.benchmarks.measures.retrieval import folds
 from vlpbench.benchmarks.measures.vqa import official
 from vlpbench.benchmarks.subject import Subject
 from vlpbench.benchmarks.suite import parse_suite
-from vlpbench.benchmarks.fields import SuiteError
 from vlpbench.results.record import Cell
 
 

@@ -274,6 +274,7 @@ def nlvr(shared, tmp_path_factory) -> Path:
     return folder / "nlvr"
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_nlvr_has_six_orders_of_the_boxes(nlvr):
     dev, faults = read(nlvr, "nlvr", "val")

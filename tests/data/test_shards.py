@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from vlpbench.archs.inputs import PUBLISHED
+from vlpbench.archs.registry import UnknownName
 from vlpbench.benchmarks.data.base import DataError, Pairs, Source
+from vlpbench.benchmarks.data.catalogue import catalogue
 from vlpbench.benchmarks.data.faults import Faults
 from vlpbench.benchmarks.data.readers import shards as reader
 from vlpbench.benchmarks.data.readers.shards import index, shards
+from vlpbench.benchmarks.data.samples import write
 from vlpbench.benchmarks.data.shard_pairs import ShardSource
 from vlpbench.benchmarks.data.sources import open_source
 
@@ -70,9 +73,22 @@ def test_it_is_a_source_of_pairs(folder):
     assert batch.sample_id.tolist() == [7, 0, 11, 4]
     whole = pairs.preparation.captions([f"value {10 * n}" for n in (7, 0, 11, 4)])
     assert batch.text.ids.tolist() == whole.ids.tolist()
+    assert source.galleries() == {}
     for call in (source.gallery, source.questions):
         with pytest.raises(DataError, match="shards are there to train on"):
             call("test")
+
+
+def test_it_is_tested_on_another_data_set(folder):
+    write(catalogue()["coco"], folder.parent)
+    source = opened(folder, tested_on="coco")
+    gallery = source.gallery("test")
+    assert (gallery.images, gallery.texts) == (8, 40)
+    assert gallery.image_batch(np.array([0])).shape == (1, 3, 32, 32)
+    assert list(source.galleries()) == ["val", "test"]
+    assert source.hash != opened(folder).hash
+    with pytest.raises(UnknownName, match="unknown data set with captions 'vqav2'"):
+        opened(folder, tested_on="vqav2")
 
 
 def test_an_epoch_goes_shard_by_shard_and_is_the_same_for_the_same_seed(folder):
