@@ -169,6 +169,7 @@ def loaded(folder: Path, *arguments: str) -> set[str]:
         "archs --help",
         "check --help",
         "compare --help",
+        "data --help",
         "claims --help",
         "--version",
     ],
@@ -189,6 +190,8 @@ def test_help_loads_nothing_that_takes_time(arguments, tmp_path):
         "claims",
         "claims detector-cost --json",
         "check nowhere",
+        "data",
+        "data check coco --root nowhere",
         "compare a b",
     ],
 )
