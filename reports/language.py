@@ -1,7 +1,7 @@
-"""A report in another language: made in English, then said again message by message from a reviewed catalogue (ADR-0006).
+"""A report in another language: made in English, then said again message by message from a catalogue (ADR-0006).
 
-A message of the catalogue is English with holes, ``{n:n} of {all:n} seeds``, and stands beside the same holes in the other
-language. What a hole holds is carried over from the English text, so a translated report cannot have other numbers.
+A message of the catalogue is English with holes, ``{n:n} of {all:n} seeds``, and stands beside the same holes in the
+other language. What a hole holds is carried over from the English text, so no number can differ.
 """
 
 from __future__ import annotations
@@ -21,18 +21,27 @@ LANGUAGES = (ENGLISH, "zh")
 VERBATIM = frozenset({"name", "record", "records", "family", "kind", "better", "unit", "command", "fields"})
 """Fields of what a report is made of that hold no words for a reader: ids, file names, commands, stored units."""
 
+_END = r"(?<!\bSec)\. "
+_NUMBER = r"[-+−<>]? ?\d[\d.,]*(?: ?[%×])?"
 HOLES: dict[str, str] = {
-    "": r"((?:(?!\. ).)+?)",
-    "list": r"((?:(?!\. ).)+?)",
-    "n": r"([-+−<>]? ?\d[\d.,]*(?: ?[%×])?)",
-    "raw": r"(.+?)",
+    "": rf"((?:(?!{_END}).)+?)",
+    "list": rf"((?:(?!{_END}).)+?)",
+    "n": rf"({_NUMBER})",
+    "q": rf"({_NUMBER}(?: [A-Za-zµ/]+)?)",
+    "id": r"([^\s,;]*[^\s,;.:])",
+    "raw": rf"((?:(?!{_END}|; ).)+?)",
+    "all": rf"((?:(?!{_END}).)+?)",
+    "date": r"(\d{4}-\d\d-\d\d)",
 }
-"""Kind of a hole -> what fits. Words are translated in turn and stay within a sentence; the items of a ``list`` likewise,
-joined as the language does; a number ``n`` and ``raw`` text are carried over."""
+"""Kind of a hole -> what fits. Words are translated in turn and stay within a sentence; the items of a ``list`` too,
+joined as the language does. Carried over are a number ``n``, a number with its unit ``q``, a name without spaces ``id``, a
+``date``, names with spaces within a clause (``raw``) and within a sentence (``all``)."""
+_CARRIED = ("n", "q", "id", "raw", "all", "date")
 _HOLE = re.compile(r"\{(\w+)(?::(\w+))?\}")
-_WORD = re.compile(r"[A-Za-z]+")
+_WORD = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]+(?![A-Za-z0-9])")
 _ENGLISH = re.compile(r"[A-Z]?[a-z]{2,}")
-_SENTENCE = re.compile(r"(?<=[.!?]) (?=\S)")
+_SENTENCE = re.compile(r"(?<!\bSec\.)(?<=[.!?]) (?=\S)")
+_CODE = re.compile(r"`[^`]*`")
 _DRAWN = re.compile(r"(<(?:text|tspan)\b[^>]*>)([^<]+)(?=</)")
 _HAN, _WIDE = "\u4e00-\u9fff", "\u3000-\u303f\u4e00-\u9fff\uff00-\uffef"
 _SUPERFLUOUS = re.compile(f"(?<=[{_WIDE}]) (?=[{_WIDE}])")
@@ -70,19 +79,26 @@ def message(english: str, other: str) -> Message:
     literals, holes = parts[::3], tuple((name, kind or "") for name, kind in zip(parts[1::3], parts[2::3], strict=True))
     unknown = [kind for _, kind in holes if kind not in HOLES]
     if unknown:
-        raise LanguageError(f"{english!r} has a hole of kind {unknown[0]!r}; there are {', '.join(filter(None, HOLES))}")
+        raise LanguageError(
+            f"{english!r} has a hole of kind {unknown[0]!r}; there are {', '.join(filter(None, HOLES))}"
+        )
     names, others = sorted(name for name, _ in holes), sorted(name for name, _ in _HOLE.findall(other))
     if names != others:
         raise LanguageError(f"{english!r} has the holes {names}, and its translation {other!r} has {others}")
-    tail = "".join(HOLES[kind] + re.escape(after) for (_, kind), after in zip(holes, literals[1:], strict=True))
+    tail = "".join(HOLES[kind] + _literal(after) for (_, kind), after in zip(holes, literals[1:], strict=True))
     return Message(
         english=english,
         other=other,
         holes=holes,
-        pattern=re.compile(re.escape(literals[0]) + tail, re.DOTALL),
+        pattern=re.compile(_literal(literals[0]) + tail, re.DOTALL),
         anchor=max(literals, key=len),
         known=sum(map(len, literals)),
     )
+
+
+def _literal(text: str) -> str:
+    """A pattern for what stands between holes; a colon is one behind a word, not that of ``image 3 : text 1``."""
+    return ("(?<! )" if text.startswith(": ") else "") + re.escape(text)
 
 
 class Language:
@@ -98,14 +114,15 @@ class Language:
         comma: str = ", ",
         last: str = " and ",
         clause: str = "; ",
+        stop: str = ".",
     ) -> None:
         self.code = code
         self.tag = tag
         """For ``<html lang>``."""
         self.keep = frozenset(keep)
         """English words that stay: names of options, fields, data sets and units."""
-        self.comma, self.last, self.clause = comma, last, clause
-        """Between the items of an enumeration, before its last item, and between clauses."""
+        self.comma, self.last, self.clause, self.stop = comma, last, clause, stop
+        """Between the items of an enumeration, before its last item, between clauses, and behind a sentence."""
         self._plain = {one.english: one.other for one in messages if not one.holes}
         self._holed = sorted((one for one in messages if one.holes), key=lambda one: -one.known)
         self._said: dict[str, str] = {}
@@ -128,22 +145,56 @@ class Language:
 
     def left(self, text: str) -> list[str]:
         """English words of a text that neither are names nor stay English on purpose."""
-        return [word for word in _WORD.findall(text) if _ENGLISH.fullmatch(word) and word not in self.keep]
+        found = _WORD.findall(_CODE.sub("", text))
+        return [word for word in found if _ENGLISH.fullmatch(word) and word not in self.keep]
 
     def _say(self, text: str) -> str:
-        if text in self._plain:
-            return self._plain[text]
-        for one in self._holed:
-            if one.anchor in text and (found := one.pattern.fullmatch(text)):
-                return self._filled(one, found.groups())
+        whole, left = self._whole(text)
+        if whole is not None and left == 0:
+            return whole
         sentences = _SENTENCE.split(text)
         if len(sentences) > 1:
-            return _joined([self.say(sentence) for sentence in sentences])
-        return self._listed(text)
+            ways = (whole, _joined([self.say(sentence) for sentence in sentences]))
+        else:
+            ended = f"{self.say(text[:-1])}{self.stop}" if text.endswith(".") else None
+            ways = (whole, self._clauses(text), self._listed(text), ended)
+        return min(filter(None, (*ways, text)), key=lambda way: len(self.left(way)))
+
+    def _whole(self, text: str) -> tuple[str | None, int]:
+        """The text by one message of the catalogue, and how many words stay English that were not to be carried over.
+
+        Of several messages that fit the one that leaves least. A text that is not in the catalogue may look like an
+        entry: then most of its words are left in the holes, and there is none.
+        """
+        if text in self._plain:
+            return self._plain[text], 0
+        best, fewest, words = None, 0, len(self.left(text))
+        for one in self._holed:
+            if one.anchor not in text or not (held := one.pattern.fullmatch(text)):
+                continue
+            found = self._filled(one, held.groups())
+            kept = zip(one.holes, held.groups(), strict=True)
+            carried = sum(len(self.left(word)) for (_, kind), word in kept if kind in ("raw", "all"))
+            left = len(self.left(found)) - carried
+            if 2 * left <= words - carried and (best is None or left < fewest):
+                best, fewest = found, left
+            if best is not None and fewest == 0:
+                break
+        return best, fewest
+
+    def _clauses(self, text: str) -> str | None:
+        """Messages one behind the other with semicolons, which may stand within a message too: parted where least is
+        left in English."""
+        parts = [part for part, _ in _pieces(text, ("; ",))]
+        ways = []
+        for end in range(1, len(parts)):
+            head, tail = (self.say("; ".join(some)) for some in (parts[:end], parts[end:]))
+            ways.append(f"{head.removesuffix(self.stop)}{self.clause}{tail}")
+        return min(ways, key=lambda way: len(self.left(way)), default=None)
 
     def _filled(self, one: Message, held: Sequence[str]) -> str:
         values = {
-            name: word if kind in ("n", "raw") else self._enumerated(word) if kind == "list" else self.say(word)
+            name: word if kind in _CARRIED else self._enumerated(word) if kind == "list" else self.say(word)
             for (name, kind), word in zip(one.holes, held, strict=True)
         }
         return _HOLE.sub(lambda hole: values[hole[1]], one.other)
@@ -155,7 +206,7 @@ class Language:
 
     def _listed(self, text: str) -> str:
         """Settings and names with commas between them: all parts of it translated, or left alone."""
-        pieces = _pieces(text, ("; ", ", ", " and "))
+        pieces = _pieces(text, ("; ", ", ", " and ", " · "))
         if len(pieces) < 2:
             return text
         marks = {"; ": self.clause, " and ": self.last}

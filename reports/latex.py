@@ -73,7 +73,7 @@ def write(tables: Sequence[Table], folder: Path, *, flagged: str = "flagged") ->
 def tex(table: Table, *, flagged: str = "flagged") -> str:
     """One table: numbers with their interval as subscript, the best of a column in bold, a dagger at what is flagged.
 
-    A table of `LONG` rows or more is a ``longtable``; any other is as wide as its columns, or as the line if that is less.
+    A table of `LONG` rows or more is a ``longtable``; any other is as wide as its columns, at most as the line.
     """
     rows = [" & ".join(_cell(item) for item in row) + r" \\" for row in table.rows]
     caption = _caption(table, flagged)
@@ -145,4 +145,3 @@ def _cell(item: Item) -> str:
         text = f"\\textit{{{text}}}"
     below = ", ".join(filter(None, (item.note, item.by)))
     return text + (f"\\textsubscript{{{escaped(below)}}}" if below else "") + (FLAG if item.flags else "")
-
