@@ -21,6 +21,23 @@ _CAFFE: tuple[Triple, Triple] = (0.4814576, 0.4546922, 0.4038435), (1 / 255, 1 /
 """Of the detector's ResNet: 0 to 255, centred."""
 
 
+STRICT, LIGHT = "albef", "blip"
+"""Whose way of cleaning texts: all punctuation out, or all but , ' ? - and /."""
+BYTE_PAIRS = "clip"
+"""The vocabulary that comes with open_clip, and has no file of the user's."""
+PAIRS_TITLE = "CLIP's byte pairs, lower case"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyFile:
+    """A vocabulary that the user brings."""
+
+    title: str
+    name: str
+    origin: str
+    """What it comes with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
     """How a picture becomes an image."""
@@ -69,7 +86,8 @@ class Tokens:
     def described(self) -> str:
         """In one line, for people."""
         first = f"; lower case, punctuation out as {self.clean}'s, at most {self.words} words" if self.clean else ""
-        return f"{VOCABULARIES[self.vocabulary]}, at most {self.length} tokens{first}"
+        title = PAIRS_TITLE if self.vocabulary == BYTE_PAIRS else VOCABULARIES[self.vocabulary].title
+        return f"{title}, at most {self.length} tokens{first}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +98,30 @@ class Inputs:
     text: Tokens
 
 
-VOCABULARIES: Mapping[str, str] = {
-    "bert-uncased": "BERT's WordPiece, lower case",
-    "bert-cased": "BERT's WordPiece, upper and lower case",
-    "clip": "CLIP's byte pairs, lower case",
-    "xlm-r": "XLM-R's form of a SentencePiece vocabulary",
-    "t5": "T5's form of a SentencePiece vocabulary",
-    "words": "a list of words",
+VOCABULARIES: Mapping[str, VocabularyFile] = {
+    "bert-uncased": VocabularyFile(
+        title="BERT's WordPiece, lower case", name="vocab.txt", origin="the model bert-base-uncased"
+    ),
+    "bert-cased": VocabularyFile(
+        title="BERT's WordPiece, upper and lower case",
+        name="vocab-cased.txt",
+        origin="the model bert-base-cased, as vocab.txt",
+    ),
+    "xlm-r": VocabularyFile(
+        title="XLM-R's form of a SentencePiece vocabulary",
+        name="beit3.spm",
+        origin="the released checkpoints of BEiT-3",
+    ),
+    "t5": VocabularyFile(
+        title="T5's form of a SentencePiece vocabulary", name="spiece.model", origin="the models mt5-small to mt5-xxl"
+    ),
+    "words": VocabularyFile(
+        title="a list of words",
+        name="vocab.json",
+        origin="the released data of VSE++, as coco_vocab.json or f30k_vocab.json",
+    ),
 }
+"""By the name that `Tokens` gives it; `BYTE_PAIRS` needs none."""
 _SQUASH = Pixels(fit="squash")
 _BERT = Tokens(vocabulary="bert-uncased", length=40)
 DEFAULT = Inputs(image=_SQUASH, text=_BERT)

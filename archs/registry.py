@@ -91,7 +91,7 @@ def _local(
         momentum=tuple(momentum.split()),
         sees=sees,
         answerer=f"vlpbench.archs.answering:{name}" if answers else "",
-        inputs=PUBLISHED[name],
+        inputs=PUBLISHED.get(name, DEFAULT),
         formats=f"vlpbench.archs.formats.{name}:FORMATS",
         input=reads,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import json
 import pickle
 import re
@@ -82,6 +82,8 @@ def formats_of(arch: str) -> tuple[Format, ...]:
     if not spec.formats:
         return ()
     module, _, attribute = spec.formats.partition(":")
+    if importlib.util.find_spec(module) is None:
+        return ()
     found: tuple[Format, ...] = getattr(importlib.import_module(module), attribute)
     return tuple(map(_behind_late_fusion, found)) if arch.endswith(registry.LATE) else found
 
@@ -118,8 +120,9 @@ def _load(file: Path) -> Any:
         found = _GLOBAL.search(str(error))
         whose = f"code of {found[1]}" if found else "code"
         raise CheckpointError(
-            f"{file} is refused: to read it, {whose} would have to be run, and a file can run anything that way. If you "
-            'trust it, write its tensors to a file of their own where its code is installed: python -c "import torch; '
+            f"{file} is refused: to read it, {whose} would have to be run, and a file can run anything that way. If "
+            "you trust it, write its tensors to a file of their own where its code is installed: "
+            'python -c "import torch; '
             f"c = torch.load('{file.name}', map_location='cpu', weights_only=False); "
             "torch.save(c.get('state_dict', c.get('model', c)), 'weights.pt')\""
         ) from error

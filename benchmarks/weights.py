@@ -171,7 +171,7 @@ def _by_arch(suite: Suite, given: Sequence[str], *, download: bool) -> dict[str,
     for text in given:
         arch, equals, weights = text.partition("=")
         if not equals or not weights:
-            raise SuiteError(f"--checkpoint {text!r} is not NAME=FILE, such as albef=ALBEF.pth")
+            raise SuiteError(f"--checkpoint {text!r} is not NAME=FILE; docs/checkpoints.md has examples")
         if arch not in there:
             raise SuiteError(f"--checkpoint: {registry.nearest('architecture of the suite', arch, list(there))}")
         if arch in found:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from vlpbench.archs.inputs import LIGHT, STRICT
+
 _DROPPED = str.maketrans({**dict.fromkeys(",.'!?\"()*#:;~"), "-": " ", "/": " "})
 """ALBEF: punctuation goes, and what joins words becomes a space."""
 _BLIP = '.!"()*#:;~'
@@ -42,8 +44,8 @@ class Cleaning:
 
 
 CLEANING: Mapping[str, Cleaning] = {
-    "albef": Cleaning(caption=clean_caption, question=clean_question),
-    "blip": Cleaning(caption=blip_caption, question=blip_question),
+    STRICT: Cleaning(caption=clean_caption, question=clean_question),
+    LIGHT: Cleaning(caption=blip_caption, question=blip_question),
 }
 """By release."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlpbench.archs.inputs import VOCABULARIES, Inputs
+from vlpbench.archs.inputs import BYTE_PAIRS, VOCABULARIES, Inputs
 from vlpbench.benchmarks.data.base import DataError, Geometry
 from vlpbench.benchmarks.data.cleaning import CLEANING
 from vlpbench.benchmarks.data.images import ImagePreset, preset_of
@@ -34,44 +34,14 @@ QUESTION_WORDS = 50
 """Words of a question that cleaning keeps, in evaluation."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VocabularyFile:
-    """Where a vocabulary comes from."""
-
-    name: str
-    origin: str
-    """Who publishes it, to end "it comes with"."""
-    open: Callable[[Path], Tokenizer]
-
-
-FILES: Mapping[str, VocabularyFile] = {
-    "bert-uncased": VocabularyFile(
-        name="vocab.txt",
-        origin="the model bert-base-uncased",
-        open=lambda path: BertTokenizer(path, size=BERT_SIZE),
-    ),
-    "bert-cased": VocabularyFile(
-        name="vocab-cased.txt",
-        origin="the model bert-base-cased, as vocab.txt",
-        open=lambda path: BertTokenizer(path, size=BERT_CASED_SIZE, lower=False),
-    ),
-    "xlm-r": VocabularyFile(
-        name="beit3.spm",
-        origin="the released checkpoints of BEiT-3",
-        open=lambda path: PieceTokenizer(path, form="xlm-r"),
-    ),
-    "t5": VocabularyFile(
-        name="spiece.model",
-        origin="the models mt5-small to mt5-xxl",
-        open=lambda path: PieceTokenizer(path, form="t5"),
-    ),
-    "words": VocabularyFile(
-        name="vocab.json",
-        origin="the released data of VSE++, as coco_vocab.json or f30k_vocab.json",
-        open=ListTokenizer,
-    ),
+OPENERS: Mapping[str, Callable[[Path], Tokenizer]] = {
+    "bert-uncased": lambda path: BertTokenizer(path, size=BERT_SIZE),
+    "bert-cased": lambda path: BertTokenizer(path, size=BERT_CASED_SIZE, lower=False),
+    "xlm-r": lambda path: PieceTokenizer(path, form="xlm-r"),
+    "t5": lambda path: PieceTokenizer(path, form="t5"),
+    "words": ListTokenizer,
 }
-"""By the name that `vlpbench.archs.inputs.Tokens` gives it. CLIP's comes with open_clip."""
+"""What reads the file of each vocabulary in `VOCABULARIES`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,14 +123,14 @@ def open_vocabulary(name: str, folder: Path) -> Tokenizer:
     Raises:
         DataError: where the file is not in any of the places, with what it is and where it comes from.
     """
-    if name == "clip":
+    if name == BYTE_PAIRS:
         return ClipTokenizer()
-    file = FILES[name]
+    file = VOCABULARIES[name]
     places = [folder / file.name, folder.parent / FOLDER / file.name, folder.parent / file.name]
     found = next((path for path in places if path.is_file()), None)
     if found is None:
         raise DataError(
-            f"the architecture reads {VOCABULARIES[name]}, and its file {file.name} is not there: put it into "
+            f"the architecture reads {file.title}, and its file {file.name} is not there: put it into "
             f"{places[1].parent} or {folder}; it comes with {file.origin}"
         )
-    return file.open(found)
+    return OPENERS[name](found)

@@ -17,8 +17,8 @@ from vlpbench.benchmarks.data.sources import FOLDER_VARIABLE
 from vlpbench.benchmarks.fields import SuiteError
 from vlpbench.benchmarks.measures import base
 from vlpbench.benchmarks.metrics import recalls
-from vlpbench.benchmarks.suite import load_suite, parse_suite
 from vlpbench.benchmarks.subject import Subject
+from vlpbench.benchmarks.suite import load_suite, parse_suite
 from vlpbench.benchmarks.train import open_data, pretrain_key
 from vlpbench.results.record import Cell
 
@@ -131,7 +131,7 @@ def test_names_of_open_clip_are_fetched_only_when_that_is_asked_for(
 def test_a_suite_gets_its_weights(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"one")
     suite = parse_suite(SUITE, tmp_path / "x.toml")
-    with pytest.raises(SuiteError, match=r"--checkpoint 'albef' is not NAME=FILE"):
+    with pytest.raises(SuiteError, match=r"--checkpoint 'albef' is not NAME=FILE; docs/checkpoints"):
         weights.assign(suite, ["albef"], folder=tmp_path)
     with pytest.raises(SuiteError, match="unknown architecture of the suite 'albeef': did you mean 'albef'"):
         weights.assign(suite, ["albeef=x"], folder=tmp_path)
@@ -155,7 +155,9 @@ def test_identity_holds_the_weights() -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("arch", [pytest.param(name, marks=pytest.mark.slow) if name == "vilt" else name for name in MADE])
+@pytest.mark.parametrize(
+    "arch", [pytest.param(name, marks=pytest.mark.slow) if name == "vilt" else name for name in MADE]
+)
 def test_zero_shot_gives_the_numbers_of_the_model_itself(
     arch: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Any
 ) -> None:

@@ -70,6 +70,16 @@ def test_a_step_takes_the_batch_that_it_is_fed() -> None:
     assert [next(step._inputs)[0] for _ in range(3)] == [batch] * 3
 
 
+def test_random_words_are_none_of_the_special_tokens() -> None:
+    from vlpbench.archs.learner import SpecialTokens
+    from vlpbench.benchmarks.subject import _words
+
+    assert _words(SpecialTokens(pad=0, cls=101, sep=102, mask=103, vocab_size=30_522)) == (104, 30_522)  # BERT
+    assert _words(SpecialTokens(pad=0, cls=49_406, sep=49_407, mask=-1, vocab_size=49_408)) == (1, 49_406)  # CLIP
+    assert _words(SpecialTokens(pad=1, cls=0, sep=2, mask=64_002, vocab_size=64_003)) == (3, 64_002)  # XLM-R
+    assert _words(SpecialTokens(pad=0, cls=0, sep=1, mask=-1, vocab_size=9)) == (2, 9)  # T5
+
+
 def test_random_inputs_have_no_loader() -> None:
     with pytest.raises(Unsupported, match="scenes"):
         TrainThroughput().run(Subject.build(Cell(**FIELDS)), Cell(**FIELDS))

@@ -103,3 +103,27 @@ def test_a_training_goes_on_from_any_step_with_the_same_rows(folder: Path) -> No
     whole = [Rows(task, config).at(step).tolist() for step in range(9)]
     later = Rows(task, config)
     assert [later.at(step).tolist() for step in range(4, 9)] == whole[4:]
+
+
+@pytest.mark.shared
+def test_a_training_is_the_same_however_many_read_ahead(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlpbench.benchmarks.subject import Subject
+    from vlpbench.benchmarks.train import open_data, pretrain
+    from vlpbench.results.record import Cell
+
+    monkeypatch.setenv("VLPBENCH_DATA", str(tmp_path))
+    (tmp_path / "coco").symlink_to(shared / "data/coco_cc")
+    cell = Cell(
+        arch="clip", size="tiny", measure="retrieval", objectives=("itc",), data="coco", budget=6, batch=32, threads=1
+    )
+    losses = []
+    for count in ("0", "1", "2"):
+        monkeypatch.setenv(WORKERS_VARIABLE, count)
+        subject = Subject.build(cell)
+        with subject.settings():
+            trained = pretrain(subject, open_data(cell), cache=tmp_path / count)
+        losses.append(trained.learner.state_dict())
+    for other in losses[1:]:
+        assert all(torch.equal(tensor, other[key]) for key, tensor in losses[0].items())

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 from vlpbench.archs import registry
-from vlpbench.archs.inputs import DEFAULT, PUBLISHED
+from vlpbench.archs.inputs import DEFAULT, PUBLISHED, VOCABULARIES
 from vlpbench.benchmarks.data.base import DataError
 from vlpbench.benchmarks.data.cleaning import blip_caption, blip_question, clean_caption
 from vlpbench.benchmarks.data.images import fit, normalise, preset_of
-from vlpbench.benchmarks.data.preparation import FILES, open_vocabulary, prepare
+from vlpbench.benchmarks.data.preparation import OPENERS, open_vocabulary, prepare
 from vlpbench.benchmarks.data.tokens import ListTokenizer, PieceTokenizer
 
 SENTENCES = ["a dog runs on the sand", "two cats sleep", "a man and a dog", "the dog and the cat run"] * 20
@@ -46,6 +46,7 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def test_every_architecture_says_how_it_is_read() -> None:
+    assert set(OPENERS) == set(VOCABULARIES)
     assert set(PUBLISHED) == set(registry.specs()) - {
         name for name, spec in registry.specs().items() if spec.inputs is DEFAULT
     }
@@ -160,7 +161,7 @@ def test_sentencepiece_in_both_numberings(pieces: Callable[[str], Path]) -> None
 
 
 def test_a_file_that_is_no_vocabulary_is_named(tmp_path: Path) -> None:
-    for name, file in FILES.items():
+    for name, file in VOCABULARIES.items():
         (tmp_path / file.name).write_bytes(b"\x00\xff nothing")
         with pytest.raises(DataError, match=file.name.replace(".", r"\.")):
             open_vocabulary(name, tmp_path)
