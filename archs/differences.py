@@ -229,6 +229,14 @@ ARCHS: Mapping[str, tuple[Difference, ...]] = {
             adr=CLEAN,
         ),
         Difference(
+            name="first steps of the hinge",
+            official="Over the hardest negatives from the first step on, above a CNN with weights of ImageNet.",
+            ours="Over all negatives while the learning rate warms up, then over the hardest.",
+            why="From random weights the hardest alone draw all embeddings to one point, and the loss stays at twice "
+            "the margin.",
+            switch=CODE,
+        ),
+        Difference(
             name="training of the CNN",
             official="Frozen for the first 30 epochs, fine-tuned in 15 more, from weights of ImageNet.",
             ours="Trained from the first step.",

@@ -120,6 +120,8 @@ class Learner(nn.Module):
 
     def after_step(self) -> None:
         """Writes the queue and moves the teacher towards the student; call it after the optimiser's step."""
+        for objective in self._objectives.values():
+            objective.after_step()
         if self.momentum is not None:
             self.momentum.enqueue()
             if self.recipe.code == "clean":

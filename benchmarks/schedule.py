@@ -178,7 +178,7 @@ def _config(row: Defaults, *, steps: int, batch: int, lr: float, cell: Cell) -> 
         steps=steps,
         batch=batch,
         lr=lr,
-        warmup=min(row.warmup, steps // 8),
+        warmup=warmup_steps(row, steps),
         weight_decay=row.weight_decay,
         betas=row.betas if cell.code == "clean" else OFFICIAL_BETAS,
         clip=row.clip if cell.code == "clean" else math.inf,
@@ -186,6 +186,11 @@ def _config(row: Defaults, *, steps: int, batch: int, lr: float, cell: Cell) -> 
         dtype=cell.dtype,
         code=cell.code,
     )
+
+
+def warmup_steps(row: Defaults, steps: int | None) -> int:
+    """Steps that a training of so many warms up; of a training without end the size's."""
+    return row.warmup if steps is None else min(row.warmup, steps // 8)
 
 
 def alpha_at(step: int, alpha: float, *, epoch: int, steps: int) -> float:

@@ -6,7 +6,6 @@ Shape letters: B batch, L text tokens, H image height, W image width.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import itertools
 import math
 from contextlib import nullcontext
@@ -19,9 +18,10 @@ import torch
 from vlpbench.archs import registry
 from vlpbench.archs.model import VLModel
 from vlpbench.archs.types import Batch, Can, Masked, Negatives, Text
-from vlpbench.benchmarks import fields, schedule, settings, weights
+from vlpbench.benchmarks import schedule, settings, weights
 from vlpbench.benchmarks.init import tiled_init
 from vlpbench.benchmarks.measures import base as measures
+from vlpbench.benchmarks.train import open_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ class Subject:
         """
         device = torch.device("meta") if meta else settings.usable(cell)
         geometry = _geometry(cell)
-        changes = weights.fit_vocabulary(cell, _changes(cell, geometry), weights.changes(cell))
+        changes = weights.configuration(cell, geometry)
         if measures.spec(cell.measure).kind == "memory" and not meta:
             _import_everything(cell, changes)
         baseline = psutil.Process().memory_info().rss
@@ -192,7 +192,7 @@ class Subject:
         rows, length, tokens = self.cell.batch, self.model.text_len, self.tokens
         # Drawn on the CPU, so that every device is given the same inputs; meta has no values to draw.
         source: dict[str, Any] = {"device": "meta"} if self.device.type == "meta" else {"generator": generator}
-        ids = torch.randint(_first_word(tokens), tokens.vocab_size, (rows, length), **source)
+        ids = torch.randint(*_words(tokens), (rows, length), **source)
         ids[:, 0] = tokens.cls
         if tokens.sep is not None:
             ids[:, -1] = tokens.sep
@@ -222,6 +222,7 @@ def recipe_of(cell: Cell) -> Recipe:
         whole_words=cell.whole_words,
         positives=cell.positives,
         temperature=row.temperature,
+        hinge_warmup=0 if cell.code == "official" else schedule.warmup_steps(row, cell.budget),
         label_smoothing=cell.label_smoothing,
         code=cell.code,
     )
@@ -266,35 +267,16 @@ def _order(cell: Cell, image: Tensor) -> torch.memory_format:
     return torch.channels_last if cell.channels_last and image.ndim == 4 else torch.contiguous_format
 
 
-def _first_word(tokens: SpecialTokens) -> int:
-    return max(tokens.pad, tokens.cls, tokens.sep or 0, tokens.mask) + 1
+def _words(tokens: SpecialTokens) -> tuple[int, int]:
+    """First id, and the one behind the last, of the longest run without a special token, wherever those stand."""
+    special = {tokens.pad, tokens.cls, tokens.mask, -1, tokens.vocab_size, *([] if tokens.sep is None else [tokens.sep])}
+    runs = zip(sorted(special), sorted(special)[1:], strict=False)
+    last, end = max(runs, key=lambda run: run[1] - run[0])
+    return last + 1, end
 
 
 def _geometry(cell: Cell) -> Geometry | None:
-    if cell.data == "random":
-        return None
-    sources = importlib.import_module("vlpbench.benchmarks.data.sources")
-    return sources.open_source(
-        cell.data, size=cell.size, seed=cell.seed, reads=fields.reads(cell), **weights.reads(cell)
-    ).geometry
-
-
-def _changes(cell: Cell, geometry: Geometry | None) -> dict[str, Any]:
-    changes: dict[str, Any] = dict(cell.changes)
-    if geometry is not None:
-        changes |= {
-            "image_size": geometry.image,
-            "text_len": geometry.text_len,
-            "vocab_size": geometry.vocab_size,
-        }
-        if geometry.regions is not None:
-            crop = registry.CROP
-            changes |= {"regions": geometry.regions, "features": 3 * crop * crop, "crop": crop}
-    if cell.image is not None:
-        changes["image_size"] = cell.image
-    if cell.text_len is not None:
-        changes["text_len"] = cell.text_len
-    return changes
+    return None if cell.data == "random" else open_data(cell).geometry
 
 
 def _import_everything(cell: Cell, changes: dict[str, Any]) -> None:

@@ -57,6 +57,8 @@ class Recipe:
     positives: Literal["image", "pair"] = "image"
     """What belongs together: all pairs that show the same image, or each pair alone (ALBEF's released pre-training)."""
     temperature: float = 0.07
+    hinge_warmup: int = 0
+    """Steps in which a triplet loss is over all negatives, before it is over the hardest."""
     label_smoothing: float = 0.0
     """Of language modelling; BLIP's is 0.1."""
     code: Literal["clean", "official"] = "clean"
@@ -105,6 +107,9 @@ class Objective(nn.Module):
 
     def prepare(self, view: Pass[Any, Any]) -> None:
         """Leaves in the pass what it computes anyway and others would compute apart; called before any `forward`."""
+
+    def after_step(self) -> None:
+        """Called once the optimiser has moved the weights."""
 
     def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
         """The scalar float32 loss of one batch.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 from vlpbench.archs.objectives.base import Objective, Recipe, TeacherView, at_least_float32, no_autocast
 
@@ -21,6 +22,9 @@ class Triplet(Objective):
     """[margin + s(i, t') - s(i, t)]+ for the hardest text t', plus the same for the hardest image (equation 6).
 
     The mean over the pairs of a batch; rows with an equal ``sample_id`` are not negatives of one another.
+
+    In the first ``hinge_warmup`` steps of the recipe the hinges of all negatives are summed instead: from random
+    weights the hardest alone draw all embeddings to one point, where the loss stays at twice the margin.
     """
 
     name: ClassVar[str] = "triplet"
@@ -29,6 +33,14 @@ class Triplet(Objective):
         super().__init__(model, recipe)
         self.temperature = recipe.temperature
         """Only scales the similarities that hard negatives are drawn by; the loss has none."""
+        self.warmup = recipe.hinge_warmup
+        if self.warmup:
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def after_step(self) -> None:
+        """Counts the steps of the warm-up."""
+        if self.warmup:
+            self.get_buffer("steps").add_(1)
 
     def hinges(self, view: Pass[Any, Any]) -> tuple[Tensor, Tensor]:
         """(B, B) each, [image, text]: against each wrong text of an image, and against each wrong image of a text."""
@@ -47,7 +59,10 @@ class Triplet(Objective):
     def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
         """See the class; a hinge has no soft targets."""
         texts, images = self.hinges(view)
-        return texts.amax(dim=1).mean() + images.amax(dim=0).mean()
+        hardest = texts.amax(dim=1).mean() + images.amax(dim=0).mean()
+        if not self.warmup or not self.training:
+            return hardest
+        return torch.where(self.get_buffer("steps") < self.warmup, _every(texts, images), hardest)
 
     def _cosine(self, view: Pass[Any, Any]) -> Tensor:
         def compute() -> Tensor:
@@ -65,5 +80,8 @@ class TripletSum(Triplet):
 
     def forward(self, view: Pass[Any, Any], *, teacher: TeacherView | None = None, alpha: float = 0.0) -> Tensor:
         """See the class."""
-        texts, images = self.hinges(view)
-        return texts.sum(dim=1).mean() + images.sum(dim=0).mean()
+        return _every(*self.hinges(view))
+
+
+def _every(texts: Tensor, images: Tensor) -> Tensor:
+    return texts.sum(dim=1).mean() + images.sum(dim=0).mean()

@@ -96,6 +96,23 @@ def test_triplet_is_the_hinge_worked_out_by_hand(name, expected):
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_warm_up_is_over_all_negatives_and_counts_steps_of_the_optimiser():
+    every, hardest = (0.1 + 0.6) / 3 + (0.3 + 0.5) / 3, (0.1 + 0.6) / 3 + (0.3 + 0.4) / 3
+    view = similarities(MATRIX, [0, 1, 2])
+    loss = build("triplet", view.model, Recipe(objectives=("triplet",), hinge_warmup=2))
+    found = []
+    for _ in range(3):
+        found.append(loss(view).item())
+        assert loss(view).item() == found[-1]  # a forward alone moves nothing on
+        loss.after_step()
+    assert found == pytest.approx([every, every, hardest])
+    resumed = build("triplet", view.model, Recipe(objectives=("triplet",), hinge_warmup=2))
+    resumed.load_state_dict(loss.state_dict())
+    assert resumed(view).item() == pytest.approx(hardest)
+    fresh = build("triplet", view.model, Recipe(objectives=("triplet",), hinge_warmup=2)).eval()
+    assert fresh(view).item() == pytest.approx(hardest)
+
+
 def test_rows_of_the_same_image_are_no_negatives_of_one_another():
     view = similarities(MATRIX, [5, 5, 6])
     loss = build("triplet", view.model, Recipe(objectives=("triplet",)))(view)

@@ -33,7 +33,7 @@ class Toy(VLModel[Tensor, Tensor]):
 
     can = Can.EMBED | Can.FUSE
     components: ClassVar[Mapping[str, str]] = {
-        "see": "image",
+        "look": "image",
         "words": "embedding",
         "read": "text",
         "join": "fusion",
@@ -43,13 +43,13 @@ class Toy(VLModel[Tensor, Tensor]):
         super().__init__()
         self.image_size, self.text_len, self.vocab_size = config.image_size, config.text_len, config.vocab_size
         self.width = self.embed_dim = config.width
-        self.see = nn.Linear(3 * SIDE * SIDE, config.width)
+        self.look = nn.Linear(3 * SIDE * SIDE, config.width)
         self.words = nn.Embedding(config.vocab_size, config.width)
         self.read = nn.Linear(config.width, config.width)
         self.join = nn.Sequential(nn.Linear(3 * config.width, config.width), nn.GELU())
 
     def encode_image(self, image: Tensor) -> Tensor:
-        return self.see(F.adaptive_avg_pool2d(image, SIDE).flatten(1))
+        return self.look(F.adaptive_avg_pool2d(image, SIDE).flatten(1))
 
     def encode_text(self, text: Text) -> Tensor:
         share = text.mask / text.mask.sum(dim=1, keepdim=True)
