@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -113,7 +113,7 @@ class QuestionBatch:
     sample_id: Tensor
     """(B,) int64 row numbers."""
     worth: Tensor | None = None
-    """(B, A) float32 in [0, 1], what each answer is worth; None where there is one right answer and the rest is wrong."""
+    """(B, A) float32 in [0, 1], what each answer is worth; None where one answer is right and all others are wrong."""
 
 
 @runtime_checkable
