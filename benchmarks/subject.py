@@ -269,7 +269,14 @@ def _order(cell: Cell, image: Tensor) -> torch.memory_format:
 
 def _words(tokens: SpecialTokens) -> tuple[int, int]:
     """First id, and the one behind the last, of the longest run without a special token, wherever those stand."""
-    special = {tokens.pad, tokens.cls, tokens.mask, -1, tokens.vocab_size, *([] if tokens.sep is None else [tokens.sep])}
+    special = {
+        tokens.pad,
+        tokens.cls,
+        tokens.mask,
+        -1,
+        tokens.vocab_size,
+        *([] if tokens.sep is None else [tokens.sep]),
+    }
     runs = zip(sorted(special), sorted(special)[1:], strict=False)
     last, end = max(runs, key=lambda run: run[1] - run[0])
     return last + 1, end

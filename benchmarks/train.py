@@ -6,18 +6,15 @@ cell and the source code alone.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlpbench.benchmarks import events, schedule, weights
-from vlpbench.benchmarks.env import package_folder
+from vlpbench.benchmarks.trainkey import pretrain_key
 from vlpbench.benchmarks.worker import CACHE_VARIABLE
 
 if TYPE_CHECKING:
@@ -35,27 +32,6 @@ if TYPE_CHECKING:
     from vlpbench.benchmarks.schedule import TrainConfig
     from vlpbench.benchmarks.subject import Subject
     from vlpbench.results.record import Cell
-
-AFTERWARDS = ("measure", "scorer", "k", "finetune", "finetune_momentum", "augment")
-"""Fields of a cell that pre-training does not read."""
-CODE = (
-    ("vlpbench.archs", "**/*.py"),
-    ("vlpbench.benchmarks.data", "**/*.py"),
-    ("vlpbench.benchmarks", "capfilt.py"),
-    ("vlpbench.benchmarks", "curve.py"),
-    ("vlpbench.benchmarks", "drift.py"),
-    ("vlpbench.benchmarks", "loop.py"),
-    ("vlpbench.benchmarks", "metrics.py"),
-    ("vlpbench.benchmarks", "schedule.py"),
-    ("vlpbench.benchmarks", "scoring.py"),
-    ("vlpbench.benchmarks", "settings.py"),
-    ("vlpbench.benchmarks", "subject.py"),
-    ("vlpbench.benchmarks", "train.py"),
-    ("vlpbench.benchmarks", "validation.py"),
-    ("vlpbench.benchmarks", "vision.py"),
-    ("vlpbench.benchmarks", "weights.py"),
-)
-"""Sources that determine the weights of a training and its curve."""
 
 
 @dataclass(kw_only=True)
@@ -88,15 +64,6 @@ class Pretrained:
             "lr": self.config.lr,
             "curve": self.curve.as_dict(),
         } | {name: found for name in ("vision", "captions", "detector", "weights") if (found := getattr(self, name))}
-
-
-def pretrain_key(cell: Cell) -> str:
-    """16 hex digits, equal for cells that share a pre-training: the hash of the fields that it reads and of the code.
-
-    The content of data that is read from files is not in it; a cached file is checked against it when it is opened.
-    """
-    fields = cell.model_dump(mode="json", exclude=set(AFTERWARDS))
-    return hashlib.sha256(json.dumps([fields, _code_hash()], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def pretrain(subject: Subject, source: Source, *, cache: Path, progress: Progress | None = None) -> Pretrained:
@@ -318,13 +285,3 @@ def _train(
         progress=progress,
         watch=watch(subject, task, source, config),
     )
-
-
-@once
-def _code_hash() -> str:
-    digest = hashlib.sha256()
-    for package, pattern in CODE:
-        folder = package_folder(package)
-        for path in sorted(folder.glob(pattern)):
-            digest.update(f"{package}/{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()

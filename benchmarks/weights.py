@@ -24,6 +24,7 @@ from vlpbench.benchmarks.worker import CHECKPOINTS_VARIABLE as VARIABLE
 
 if TYPE_CHECKING:
     from vlpbench.archs.weights import Weights
+    from vlpbench.benchmarks.data.base import Geometry
     from vlpbench.benchmarks.suite import Suite
     from vlpbench.results.record import Cell
 
@@ -147,12 +148,30 @@ def reads(cell: Cell) -> dict[str, Any]:
     return {"inputs": inputs, "image": image, "text_len": text_len, "options": cell.data_options}
 
 
-def fit_vocabulary(cell: Cell, wanted: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes that a cell asks for, ``wanted``, beside those that its weights fix.
+def configuration(cell: Cell, geometry: Geometry | None) -> dict[str, Any]:
+    """Fields of the architecture's configuration to replace: as the data has it, then the cell, then its weights.
 
     Raises:
         CheckpointError: for a tokenizer with more tokens than the weights have rows.
     """
+    wanted: dict[str, Any] = dict(cell.changes)
+    if geometry is not None:
+        wanted |= {
+            "image_size": geometry.image,
+            "text_len": geometry.text_len,
+            "vocab_size": geometry.vocab_size,
+        }
+        if geometry.regions is not None:
+            crop = registry.CROP
+            wanted |= {"regions": geometry.regions, "features": 3 * crop * crop, "crop": crop}
+    if cell.image is not None:
+        wanted["image_size"] = cell.image
+    if cell.text_len is not None:
+        wanted["text_len"] = cell.text_len
+    return _with_weights(cell, wanted, changes(cell))
+
+
+def _with_weights(cell: Cell, wanted: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
     from vlpbench.archs.pretrained import CheckpointError
 
     rows, tokens = fixed.get("vocab_size"), wanted.get("vocab_size", 0)

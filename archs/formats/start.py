@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 IMAGE, TEXT = "image", "text"
 """What the keys of two files in one begin with."""
 _VIT = ("cls_token", "pos_embed", "patch_embed", "blocks", "norm")
-_CLASSES = dict.fromkeys((f"{IMAGE}.head", f"{IMAGE}.fc_norm", f"{IMAGE}.pre_logits"), "the classes of images")
+_CLASSES: Mapping[str, str] = dict.fromkeys((f"{IMAGE}.head", f"{IMAGE}.fc_norm", f"{IMAGE}.pre_logits"), "the classes of images")
 _BERT = ("embeddings", "encoder")
-_REST = {f"{TEXT}.{name}": "a head of BERT's own tasks" for name in ("cls", "pooler")}
+_REST: Mapping[str, str] = {f"{TEXT}.{name}": "a head of BERT's own tasks" for name in ("cls", "pooler")}
 
 
 def image(ours: str, grids: Mapping[str, Grid]) -> Format:
@@ -55,7 +55,7 @@ def image_and_text(ours: str, words: str, grids: Mapping[str, Grid]) -> Format:
         marks=(f"{IMAGE}.patch_embed", f"{TEXT}.bert.embeddings"),
         rules=_vit(ours) | _bert(words),
         absent={"model": "made by pre-training", "objectives": "made by pre-training"} | _cross(words),
-        apart=_CLASSES | _REST,
+        apart={**_CLASSES, **_REST},
         grids=grids,
         translate=lambda state: _plain(dict(state)),
         part="the image encoder and the text encoder",

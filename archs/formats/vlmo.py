@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vlpbench.archs.formats.base import Format, Grid, inverse_exponential, without
 from vlpbench.archs.vlmo_tasks import PRETRAIN
 
@@ -15,17 +17,19 @@ _SIZES = {
     "text_len": ("text_embeddings.position_embeddings.weight", 0, 0),
     "image_types": ("token_type_embeddings.weight", 0, -1),
 }
+_APART: Mapping[str, str] = {
+    **dict.fromkeys(("vqa_classifier", "nlvr2_classifier"), "the head of another task"),
+    **dict.fromkeys(
+        ("relative_position_index", "text_relative_position_index", "text_imag_relative_position_index"), "a constant"
+    ),
+}
 FORMATS = (
     Format(
         name="vlmo",
         marks=("transformer.blocks", "itc_text_proj", "text_embeddings"),
         rules=without(PRETRAIN.rules, "momentum"),
         made=_CONTRAST,
-        apart=dict.fromkeys(("vqa_classifier", "nlvr2_classifier"), "the head of another task")
-        | dict.fromkeys(
-            ("relative_position_index", "text_relative_position_index", "text_imag_relative_position_index"),
-            "a constant",
-        ),
+        apart=_APART,
         grids={"model.transformer.pos_embed": Grid()},
         sizes=_SIZES,
     ),

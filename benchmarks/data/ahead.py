@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 
@@ -81,7 +81,7 @@ class Ahead:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of more processes than cores: they were asked for
             self._loader = DataLoader(
-                _Reads(self._read),
+                cast("Any", _Reads(self._read)),  # what torch asks of a data set, it has
                 batch_size=None,
                 sampler=_Listed(self._rows),
                 num_workers=self._workers,
