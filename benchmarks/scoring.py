@@ -79,7 +79,7 @@ class Scored:
 def by_embed(engine: Engine, gallery: Gallery) -> Scored:
     """Ranks by the inner product of embeddings: N + M encodings and no fusion."""
     with evaluating(engine.learner):
-        image, text = _embed(engine, *_encode(engine, gallery))
+        (_, image), (_, text) = _encode(engine, gallery, keep=False, embed=True)
     ranks = rank_embeddings(image, text, gallery.owner, memory=engine.score_memory)
     total = gallery.images + gallery.texts
     return Scored(ranks=ranks, encoded=total, embedded=total, fused=0)
@@ -92,7 +92,7 @@ def by_match(engine: Engine, gallery: Gallery) -> Scored:
     """
     n, m, owner = gallery.images, gallery.texts, torch.from_numpy(gallery.owner)
     with evaluating(engine.learner):
-        images, texts = _encode(engine, gallery)
+        (images, _), (texts, _) = _encode(engine, gallery, keep=True, embed=False)
         own, order = (owner * m + torch.arange(m)).sort()
         right = torch.empty(m).index_copy(0, order, _match(engine, images, texts, own, m))
         count = RankCount(right, gallery.owner, images=n)
@@ -113,8 +113,7 @@ def by_rerank(engine: Engine, gallery: Gallery, k: int) -> Scored:
     """
     n, m = gallery.images, gallery.texts
     with evaluating(engine.learner):
-        images, texts = _encode(engine, gallery)
-        image, text = _embed(engine, images, texts)
+        (images, image), (texts, text) = _encode(engine, gallery, keep=True, embed=True)
         memory = engine.score_memory
         texts_of, images_of = _nearest(image, text, min(k, m), memory), _nearest(text, image, min(k, n), memory)
         for_image = torch.arange(n)[:, None] * m + texts_of  # (N, k) pair i, t as the number i * M + t
@@ -191,25 +190,38 @@ def evaluating(learner: Learner) -> Iterator[None]:
         learner.train(before)
 
 
-def _encode(engine: Engine, gallery: Gallery) -> tuple[Any, Any]:
-    """Encoder states of all images and of all texts."""
-    model, images, texts = engine.learner.model, [], []
-    with expecting_images(gallery, _slices(gallery.images, ENCODED)):
-        for rows in _slices(gallery.images, ENCODED):
-            with engine.autocast():
-                images.append(model.encode_image(gallery.image_batch(rows).to(engine.device)))
-    for rows in _slices(gallery.texts, ENCODED):
-        with engine.autocast():
-            texts.append(model.encode_text(text_to(gallery.text_batch(rows), engine.device)))
-    return join(images), join(texts)
+def _encode(
+    engine: Engine, gallery: Gallery, *, keep: bool, embed: bool
+) -> tuple[tuple[Any, Tensor], tuple[Any, Tensor]]:
+    """Encoder states and (N, E) or (M, E) float32 embeddings of all images and all texts; None where not asked for.
 
-
-def _embed(engine: Engine, images: Any, texts: Any) -> tuple[Tensor, Tensor]:
+    Embeddings are taken batch by batch, so that without states memory grows by embeddings alone.
+    """
     model = engine.learner.model
-    if Can.EMBED not in model.can:
+    if embed and Can.EMBED not in model.can:
         raise Unsupported(f"{type(model).__name__} cannot embed, so it has no embeddings to rank by; score by match")
+    with expecting_images(gallery, _slices(gallery.images, ENCODED)), engine.autocast():
+        states = (
+            model.encode_image(gallery.image_batch(rows).to(engine.device)) for rows in _slices(gallery.images, ENCODED)
+        )
+        images = _gathered(states, model.embed_image if embed else None, keep)
     with engine.autocast():
-        return model.embed_image(images).float(), model.embed_text(texts).float()
+        states = (
+            model.encode_text(text_to(gallery.text_batch(rows), engine.device))
+            for rows in _slices(gallery.texts, ENCODED)
+        )
+        texts = _gathered(states, model.embed_text if embed else None, keep)
+    return images, texts
+
+
+def _gathered(states: Iterator[Any], embed: Callable[[Any], Tensor] | None, keep: bool) -> tuple[Any, Any]:
+    kept, embedded = [], []
+    for state in states:
+        if keep:
+            kept.append(state)
+        if embed is not None:
+            embedded.append(embed(state).float())
+    return join(kept) if keep else None, torch.cat(embedded) if embedded else None
 
 
 def _nearest(queries: Tensor, candidates: Tensor, k: int, memory: int) -> Tensor:

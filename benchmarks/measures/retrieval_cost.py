@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 BANK = 32
 """Different images and texts; a gallery repeats them, which costs the same as others would."""
-PAIRS = 128
-"""Pairs fused at once to time one: the scoring code fuses more where there are as many."""
+COMPARED = 1024
+"""Images, and as many texts, whose products are ranked to time one."""
 SMALLEST, LARGEST = 2, 2048
 """Images of the smallest and of the largest gallery that is measured; each has twice those of the one before."""
 FITTED = 4
@@ -143,39 +143,51 @@ def count_units(subject: Subject, scorer: str) -> Units:
 
 
 def time_units(engine: scoring.Engine, image: Tensor, text: Text, scorer: str) -> Units:
-    """Seconds of the parts, each the fastest of three calls, or one slow call, over `BANK` rows or `PAIRS` pairs."""
+    """Seconds of the parts for one image, text, product and pair, from `BANK` images and texts that repeat."""
     model, device = engine.learner.model, engine.device
     embeds, fuses = scorer != "match" and Can.EMBED in model.can, scorer != "embed"
     state: dict[str, Any] = {}
 
-    def images() -> None:
-        found = model.encode_image(image)
+    def images(rows: Tensor) -> None:
+        found = model.encode_image(image[rows])
         state["image"] = model.prepare_image(found) if fuses else found
         state["left"] = model.embed_image(found).float() if embeds else None
 
-    def texts() -> None:
-        state["text"] = model.encode_text(text)
+    def texts(rows: Tensor) -> None:
+        state["text"] = model.encode_text(take(text, rows))
         state["right"] = model.embed_text(state["text"]).float() if embeds else None
 
-    def compare() -> None:
-        rows = torch.arange(8 * BANK, device=device) % BANK
-        rank_embeddings(state["left"][rows], state["right"][rows], np.arange(8 * BANK), memory=engine.score_memory)
+    def compare(rows: Tensor) -> None:
+        rank_embeddings(state["left"][rows], state["right"][rows], np.arange(len(rows)), memory=engine.score_memory)
 
-    def fuse() -> None:
-        rows = torch.arange(PAIRS, device=device) % BANK
+    def fuse(rows: Tensor) -> None:
         engine.learner.match_logits(model.fuse_pooled(take(state["image"], rows), take(state["text"], rows))).cpu()
 
-    def fastest(call: Callable[[], None]) -> float:
-        first = _seconds(call, device)
-        return first if first > SECONDS else min(first, *(_seconds(call, device) for _ in range(2)))
+    def each(call: Callable[[Tensor], None], most: int) -> float:
+        return _seconds_of_one(call, most, device)
 
     with scoring.evaluating(engine.learner), engine.autocast():
         return Units(
-            image=fastest(images) / BANK,
-            text=fastest(texts) / BANK,
-            compare=fastest(compare) / (8 * BANK) ** 2 if embeds else 0.0,
-            fuse=fastest(fuse) / PAIRS if fuses else 0.0,
+            image=each(images, scoring.ENCODED),
+            text=each(texts, scoring.ENCODED),
+            compare=each(compare, COMPARED) / COMPARED if embeds else 0.0,
+            fuse=each(fuse, scoring.FUSED) if fuses else 0.0,
         )
+
+
+def _seconds_of_one(call: Callable[[Tensor], None], most: int, device: torch.device) -> float:
+    """Seconds of a row of ``call``, the fastest of three calls: of ``most`` rows, as many as the scoring code takes at
+    once, or where `BANK` rows show that these would take more than `SECONDS`, of those."""
+
+    def seconds(count: int) -> float:
+        rows = torch.arange(count, device=device) % BANK
+        return _seconds(lambda: call(rows), device)
+
+    first = seconds(BANK)
+    count = most if first * most / BANK <= SECONDS else BANK
+    if count == BANK and first > SECONDS:
+        return first / BANK
+    return min(seconds(count) for _ in range(3)) / count
 
 
 def _measured(

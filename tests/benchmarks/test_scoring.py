@@ -60,6 +60,7 @@ class Bookkeeper(VLModel[Seen, Read]):
         self.match = match
         self.counts: Counter[str] = Counter()
         self.fused: list[tuple[int, int]] = []
+        self.most = 0
 
     def encode_image(self, image: Tensor) -> Seen:
         self.counts["image"] += len(image)
@@ -75,6 +76,7 @@ class Bookkeeper(VLModel[Seen, Read]):
         return Seen(number=image.number, extra=image.extra, prepared=image.number)
 
     def embed_image(self, image: Seen) -> Tensor:
+        self.most = max(self.most, len(image.number))
         return self.left[image.number]
 
     def embed_text(self, text: Read) -> Tensor:
@@ -174,6 +176,7 @@ def test_embed_fuses_nothing(engine: scoring.Engine, tables: tuple[Tensor, Tenso
     assert scored.ranks.text.tolist() == expected.text.tolist()
     assert scored.work == {"encoded": N + M, "embedded": N + M, "fused": 0}
     assert books(engine).counts == {"image": N, "text": M}
+    assert books(engine).most == scoring.ENCODED < N
 
 
 def test_named_scorers(engine: scoring.Engine) -> None:
@@ -238,7 +241,7 @@ def test_real_models_match_as_pair_by_pair(arch: str, objectives: tuple[str, ...
     learner = subject.learner().eval()
     engine = scoring.Engine(learner=learner, device=CPU, autocast=subject.autocast)
     with torch.no_grad():
-        images, texts = scoring._encode(engine, gallery)
+        (images, _), (texts, _) = scoring._encode(engine, gallery, keep=True, embed=False)
         pairs = torch.arange(gallery.images * gallery.texts)
         scores = scoring._match(engine, images, texts, pairs, gallery.texts).view(gallery.images, gallery.texts)
         for i, t in ((0, 0), (3, 17), (gallery.images - 1, gallery.texts - 1), (20, 1)):
