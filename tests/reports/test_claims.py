@@ -484,14 +484,13 @@ def test_cells_that_suites_and_ablations_have_are_the_same():
     from vlpbench.benchmarks.ablation import Wish, suite_of
 
     notes = {cell.id for cell in load_suite("notes").cells}
-    ladder = suite_of(Wish(arch="albef", parts=("ladder",), finetune=300)).cells
+    ladder = suite_of(Wish(arch="albef", parts=("ladder",))).cells
     noise = Wish(
         arch="albef",
         parts=("sweep",),
         sweeps=("noise",),
         data="scenes-few",
         momentum=("queue", "distill"),
-        finetune=300,
     )
     few = suite_of(noise).cells
     paper = load_suite("paper").cells
