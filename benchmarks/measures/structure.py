@@ -141,10 +141,12 @@ def _built(model: VLModel[Any, Any], seen: Mapping[str, Tower]) -> tuple[dict[st
     }
     common = {name for one, other in combinations(TOWERS, 2) for name in reads[one] & reads[other]}
     own = reads["decoder"] - elsewhere
+    beside = reads["decoder"] - reads["image"] - reads["text"]
     decoder = {
         "read": _sum(numel, reads["decoder"]),
         "own": _sum(numel, own),
         "own_layers": _sum(numel, _layered(model, own)),
+        "beside_encoders": _sum(numel, _layered(model, beside)),
     }
     found, part = outline(model), experts(model, reads)
     tokens, layers = found["tokens"], found["layers"]

@@ -93,18 +93,19 @@ def test_experts_are_layers_that_both_run_with_weights_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arch", "layers", "decoder"),
+    ("arch", "layers", "decoder", "beside"),
     [
-        ("vlmo", True, False),
-        ("beit3", True, False),
-        ("blip", False, True),
-        ("pali", False, True),
-        ("coca", False, False),
+        ("vlmo", True, False, False),
+        ("beit3", True, False, False),
+        ("blip", False, True, True),
+        ("pali", False, True, True),
+        ("coca", False, False, True),
     ],
 )
-def test_experts_and_decoders_of_the_architectures(arch: str, layers: bool, decoder: bool) -> None:
+def test_experts_and_decoders_of_the_architectures(arch: str, layers: bool, decoder: bool, beside: bool) -> None:
     values, detail = measured(arch=arch)
     assert (values["layers_experts"] > 0, values["params_decoder"] > 0) == (layers, decoder)
+    assert (detail["decoder"]["beside_encoders"] > 0) == beside
     assert values["can_decode"] == (arch != "vlmo")
     assert sum(detail["components"].values()) >= values["params_shared"]
 
