@@ -47,7 +47,7 @@ class SmallDetector(nn.Module):
             parts += _conv(width, width, dilation=min(layer, 1) + 1)
         self.body = nn.Sequential(*parts)
         self.head = nn.Conv2d(width, 5, kernel_size=1)
-        nn.init.constant_(self.head.bias[:1], -2.0)  # most places hold no middle
+        self.head.get_parameter("bias").data[0] = -2.0  # most places hold no middle
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class; distances are in places, softened to be positive."""

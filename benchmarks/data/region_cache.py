@@ -57,7 +57,7 @@ class RegionCache:
 def regions_key(detector: str, pictures: np.ndarray, shape: tuple[int, ...]) -> str:
     """16 hex digits over the detector and every pixel."""
     digest = hashlib.sha256(f"{detector} {pictures.shape} {shape}".encode())
-    digest.update(np.ascontiguousarray(pictures))
+    digest.update(np.ascontiguousarray(pictures).data)
     return digest.hexdigest()[:16]
 
 

@@ -38,7 +38,7 @@ class DetectorTraining:
     """How the detector learns."""
 
     pictures: int = 4096
-    steps: int = 400
+    steps: int = 200
     batch: int = 64
     lr: float = 4e-3
 

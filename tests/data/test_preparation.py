@@ -153,6 +153,9 @@ def test_sentencepiece_in_both_numberings(pieces: Callable[[str], Path]) -> None
     found = ours.encode(["a dog 漢"], 16)
     assert found.ids[0, : len(wanted)].tolist() == wanted
     assert found.ids[0, len(wanted) :].tolist() == [1] * (16 - len(wanted))
+    begins = [piece for piece in range(3, plain.GetPieceSize()) if plain.IdToPiece(piece).startswith("\u2581")]
+    assert {*ours.inside, *(piece + 1 for piece in begins)} == set(range(4, plain.GetPieceSize() + 1))
+    assert not ours.inside & {piece + 1 for piece in begins}
     plain = SentencePieceProcessor(model_file=str(pieces("t5")))
     t5 = PieceTokenizer(pieces("t5"), form="t5")
     wanted = [0, *plain.EncodeAsIds("two cats"), 1]

@@ -39,6 +39,8 @@ def test_unknown_word_offers_the_nearest():
 def test_word_pieces_by_hand(tiny):
     tokenizer = BertTokenizer(tiny, size=None)
     assert (tokenizer.pad, tokenizer.cls, tokenizer.sep, tokenizer.mask, tokenizer.vocab_size) == (0, 2, 3, 4, 12)
+    assert tokenizer.inside == {8, 9}  # ##s and ##ning go on with a word
+    assert WordTokenizer(WORDS).inside == set()
     encoded = tokenizer.encode(["A dog runs!", "Café running", "zebra [SEP]"], 8)
     assert encoded.ids.tolist() == [
         [2, 5, 6, 7, 8, 10, 3, 0],
