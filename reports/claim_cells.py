@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlpbench.reports.claims import Claim, Condition, Term
+from vlpbench.reports.claim_types import Claim, Condition, Term
 from vlpbench.reports.measured import BOUND, latest
 from vlpbench.reports.names import Row, text_of
 from vlpbench.results.record import UNITS, Cell, Record, Status
@@ -87,7 +87,7 @@ def pick(claim: Claim, condition: Condition, shelf: Shelf) -> tuple[Picked, tupl
     alike = (name for name in SETTING if len({getattr(cell, name) for cell in cells}) == 1)
     loose = tuple(name for name in alike if name not in claim.fixed)
     places: dict[Setting, dict[Cell, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    wanted = {_blank(cell, loose) for cell in cells}
+    wanted = dict.fromkeys(_blank(cell, loose) for cell in cells)
     for key in dict.fromkeys((cell.arch, cell.measure) for cell in cells):
         for record in shelf.records.get(key, ()):
             slot = _blank(record.cell, loose)

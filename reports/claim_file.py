@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from vlpbench.reports.claim_cells import trained
-from vlpbench.reports.claims import KINDS, Claim, Condition, Kind, Statistic, Term
+from vlpbench.reports.claim_types import KINDS, Claim, Condition, Kind, Statistic, Term
 from vlpbench.results.matrix import Matrices, SuiteError, located, nearest
 from vlpbench.results.record import UNITS, Cell
 from vlpbench.results.toml_lines import TOP, Table, scan
@@ -173,13 +173,13 @@ class _File:
             named = item if isinstance(item, dict) else {"cells": item}
             if odd := named.keys() - {"cells", "quantity"}:
                 self._fail(place, side, nearest(f"key of {side}", min(odd), ("cells", "quantity")))
-            name, quantity = named.get("cells"), named.get("quantity", table.get("quantity", ""))
+            name, quantity = (str(named.get(key, table.get(key, ""))) for key in ("cells", "quantity"))
             if name not in cells:
                 line = self.reader.lines.value(place, side, name)
-                self.reader.fail(line, nearest("matrix", str(name), tuple(cells)))
-            if quantity not in UNITS and not str(quantity).startswith(DETAIL):
+                self.reader.fail(line, nearest("matrix", name, tuple(cells)))
+            if quantity not in UNITS and not quantity.startswith(DETAIL):
                 key = side if "quantity" in named else "quantity"
-                known = nearest("quantity", str(quantity), tuple(UNITS)) if quantity else f"{name!r} has no quantity"
+                known = nearest("quantity", quantity, tuple(UNITS)) if quantity else f"{name!r} has no quantity"
                 self._fail(place, key, known)
             self._check_kind(place, side, name, kind, cells[name])
             self.used.add(name)

@@ -15,7 +15,7 @@ from typing import Any
 
 from vlpbench.reports.board import quantity as meaning_of
 from vlpbench.reports.claim_cells import Picked, Slot, trained
-from vlpbench.reports.claims import Condition, Term
+from vlpbench.reports.claim_types import Condition, Term
 from vlpbench.reports.names import family_key
 from vlpbench.results.record import Record
 

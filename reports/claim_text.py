@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from vlpbench.reports.claim_types import KINDS, STATISTICS, WORDS, Outcome, Verdict
 from vlpbench.reports.claim_words import HOLM, bounds, p_words, shown, span
-from vlpbench.reports.claims import KINDS, STATISTICS, WORDS, Outcome, Verdict
 from vlpbench.reports.published import Published
 
 WIDTH = 120

@@ -8,7 +8,7 @@ from statistics import fmean
 from vlpbench.reports.board import quantity as meaning_of
 from vlpbench.reports.claim_cells import Picked, Slot, cell_words
 from vlpbench.reports.claim_numbers import DETAIL, Effect, Series
-from vlpbench.reports.claims import Claim, Condition, Evidence, Term
+from vlpbench.reports.claim_types import Claim, Condition, Evidence, Term
 from vlpbench.reports.names import SIZES
 from vlpbench.reports.stats import seeds
 from vlpbench.reports.units import number, scale, times
@@ -38,14 +38,21 @@ def shown(value: float, unit: str) -> str:
     if unit == "x":
         return times(value) if value >= 1 else f"{number(value)}×"
     if unit in ("points", "places"):
-        return f"{value:+.1f} {unit}".replace("-", "−")
+        return f"{signed(value)} {unit}"
     if unit in ("1", ""):
         return f"{value:,.0f}" if value == round(value) else number(value)
     return scale(unit, [value]).full(value)
 
 
+def signed(value: float) -> str:
+    """With its sign, unless it is none."""
+    return f"{value:+.1f}".replace("-", "−") if f"{abs(value):.1f}" != "0.0" else "0.0"
+
+
 def span(low: float, high: float, unit: str) -> str:
     """Both ends of an interval."""
+    if unit in ("points", "places"):
+        return f"{signed(low)} to {signed(high)} {unit}"
     return f"{shown(low, unit)} to {shown(high, unit)}"
 
 

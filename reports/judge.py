@@ -9,7 +9,7 @@ from typing import Any
 from vlpbench.reports import claim_words as words
 from vlpbench.reports.claim_cells import Picked, Shelf, pick
 from vlpbench.reports.claim_numbers import Absent, Effect, effect, series
-from vlpbench.reports.claims import KINDS, LEVEL, Claim, Condition, Evidence, Outcome, State, Verdict, Word
+from vlpbench.reports.claim_types import KINDS, LEVEL, Claim, Condition, Evidence, Outcome, State, Verdict, Word
 from vlpbench.reports.published import of_claim
 from vlpbench.results.record import Record
 
