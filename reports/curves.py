@@ -72,7 +72,7 @@ def _search_caption(found: Sequence[Search], words: Sequence[str]) -> str:
     return (
         f"Predicted from the FLOPs of the stages at {size}, both directions, a detector included. Solid: dual, N + M "
         f"encodings. Dashed: rerank, and k = {gallery.CANDIDATES} fusions a query. Dotted: exhaustive, N × M "
-        f"fusions.{rings}"
+        f"fusions. Where an embedding runs what no pair runs, only its time is predicted.{rings}"
     )
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from html import escape, unescape
 from pathlib import Path
 from typing import Any, TypeVar
+
+from vlpbench.reports.messages import CARRIED, HOLE, LanguageError, Message, message
 
 ENGLISH = "en"
 LANGUAGES = (ENGLISH, "zh")
@@ -21,23 +23,6 @@ LANGUAGES = (ENGLISH, "zh")
 VERBATIM = frozenset({"name", "record", "records", "family", "kind", "better", "unit", "command", "fields"})
 """Fields of what a report is made of that hold no words for a reader: ids, file names, commands, stored units."""
 
-_END = r"(?<!\bSec)\. "
-_NUMBER = r"[-+−<>]? ?\d[\d.,]*(?: ?[%×])?"
-HOLES: dict[str, str] = {
-    "": rf"((?:(?!{_END}).)+?)",
-    "list": rf"((?:(?!{_END}).)+?)",
-    "n": rf"({_NUMBER})",
-    "q": rf"({_NUMBER}(?: [A-Za-zµ/]+)?)",
-    "id": r"([^\s,;]*[^\s,;.:])",
-    "raw": rf"((?:(?!{_END}|; ).)+?)",
-    "all": rf"((?:(?!{_END}).)+?)",
-    "date": r"(\d{4}-\d\d-\d\d)",
-}
-"""Kind of a hole -> what fits. Words are translated in turn and stay within a sentence; the items of a ``list`` too,
-joined as the language does. Carried over are a number ``n``, a number with its unit ``q``, a name without spaces ``id``, a
-``date``, names with spaces within a clause (``raw``) and within a sentence (``all``)."""
-_CARRIED = ("n", "q", "id", "raw", "all", "date")
-_HOLE = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _WORD = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]+(?![A-Za-z0-9])")
 _ENGLISH = re.compile(r"[A-Z]?[a-z]{2,}")
 _SENTENCE = re.compile(r"(?<!\bSec\.)(?<=[.!?]) (?=\S)")
@@ -48,57 +33,6 @@ _SUPERFLUOUS = re.compile(f"(?<=[{_WIDE}]) (?=[{_WIDE}])")
 _MISSING = re.compile(f"(?<=[{_HAN}])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9%×])(?=[{_HAN}])")
 
 Thing = TypeVar("Thing")
-
-
-class LanguageError(Exception):
-    """A catalogue that cannot be used; the message names the entry."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Message:
-    """A message with holes."""
-
-    english: str
-    other: str
-    holes: tuple[tuple[str, str], ...]
-    """Name and kind, in the order of the English text."""
-    pattern: re.Pattern[str]
-    anchor: str
-    """Its longest part without a hole, looked for before the pattern is tried."""
-    known: int
-    """Characters outside of holes: of two messages that fit, the one with more says more exactly what was meant."""
-
-
-def message(english: str, other: str) -> Message:
-    """One entry of a catalogue.
-
-    Raises:
-        LanguageError: for a hole of a kind that is not known, or holes that are not the same on both sides.
-    """
-    parts = _HOLE.split(english)
-    literals, holes = parts[::3], tuple((name, kind or "") for name, kind in zip(parts[1::3], parts[2::3], strict=True))
-    unknown = [kind for _, kind in holes if kind not in HOLES]
-    if unknown:
-        raise LanguageError(
-            f"{english!r} has a hole of kind {unknown[0]!r}; there are {', '.join(filter(None, HOLES))}"
-        )
-    names, others = sorted(name for name, _ in holes), sorted(name for name, _ in _HOLE.findall(other))
-    if names != others:
-        raise LanguageError(f"{english!r} has the holes {names}, and its translation {other!r} has {others}")
-    tail = "".join(HOLES[kind] + _literal(after) for (_, kind), after in zip(holes, literals[1:], strict=True))
-    return Message(
-        english=english,
-        other=other,
-        holes=holes,
-        pattern=re.compile(_literal(literals[0]) + tail, re.DOTALL),
-        anchor=max(literals, key=len),
-        known=sum(map(len, literals)),
-    )
-
-
-def _literal(text: str) -> str:
-    """A pattern for what stands between holes; a colon is one behind a word, not that of ``image 3 : text 1``."""
-    return ("(?<! )" if text.startswith(": ") else "") + re.escape(text)
 
 
 class Language:
@@ -194,15 +128,15 @@ class Language:
 
     def _filled(self, one: Message, held: Sequence[str]) -> str:
         values = {
-            name: word if kind in _CARRIED else self._enumerated(word) if kind == "list" else self.say(word)
+            name: word if kind in CARRIED else self._enumerated(word) if kind == "list" else self.say(word)
             for (name, kind), word in zip(one.holes, held, strict=True)
         }
-        return _HOLE.sub(lambda hole: values[hole[1]], one.other)
+        return HOLE.sub(lambda hole: values[hole[1]], one.other)
 
     def _enumerated(self, text: str) -> str:
         """``a, b and c``, joined as the language joins."""
-        *first, end = (self.say(part) for part, _ in _pieces(text, (", ", " and ")))
-        return f"{self.comma.join(first)}{self.last}{end}" if first else end
+        marks = {", ": self.comma, " and ": self.last, "": ""}
+        return "".join(self.say(part) + marks[mark] for part, mark in _pieces(text, tuple(filter(None, marks))))
 
     def _listed(self, text: str) -> str:
         """Settings and names with commas between them: all parts of it translated, or left alone."""

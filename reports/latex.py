@@ -112,7 +112,7 @@ def tex(table: Table, *, flagged: str = "flagged") -> str:
 def _caption(table: Table, flagged: str) -> str:
     marked = any(item.flags for row in table.rows for item in row)
     ends = f" {FLAG}~{escaped(flagged)}." if marked else ""
-    mark = "" if table.title.endswith((".", "。")) else "."
+    mark = "" if table.title.endswith((".", "。")) else "。" if table.title[-1:] > "\u2e80" else "."
     return f"{escaped(table.title)}{mark} {escaped(table.caption)}".rstrip() + ends
 
 

@@ -13,7 +13,7 @@ from vlpbench.reports.measured import Measured
 from vlpbench.reports.summary import listed
 from vlpbench.reports.svg import INK, PAPER, Figure, canvas, colour, draw
 from vlpbench.reports.table import Item, scorer_words
-from vlpbench.reports.units import duration
+from vlpbench.reports.units import duration, plain
 
 LARGEST = 1_000_000.0
 """Images, and as many texts, up to which lines are drawn."""
@@ -80,7 +80,7 @@ def search_time(board: Board, suffix: str) -> Figure | None:
         return None
     name, met = f"search-time{suffix}", crossovers(found)
     height = 0.65 + plots.tall(len(found), 3.4)
-    figure, (axes,) = canvas(height, left=["10,000 s"], right=[f"{one.title}   " for one in found], foot=0.55)
+    figure, (axes,) = canvas(height, left=["100 M s "], right=[f"{one.title}   " for one in found], foot=0.55)
     for one in found:
         last, shade = one.points[-1][0], colour(one.measured.row.arch)
         axes.plot(*zip(*one.points, strict=True), **plots.point(one.measured.row.arch, size=4), linestyle="")
@@ -111,10 +111,10 @@ def search_time(board: Board, suffix: str) -> Figure | None:
 
 
 def _tick(seconds: float) -> str:
-    """``10 µs``, ``1 ms``, ``1,000 s``."""
+    """``10 µs``, ``1 ms``, ``1,000 s``, ``10 k s``."""
     for factor, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if seconds >= 0.999 * factor:
-            return f"{seconds / factor:,.0f} {name}"
+            return f"{plain(round(seconds / factor))} {name}"
     return f"{seconds * 1e9:,.0f} ns"
 
 

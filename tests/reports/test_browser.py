@@ -236,8 +236,9 @@ def test_prints_all_of_a_table(browser: Any, address: str, tmp_path: Path):
 def chinese_fonts() -> set[str]:
     """Families that can set Chinese, by fontconfig; skips the test without any."""
     program = shutil.which("fc-list")
-    found = subprocess.run([program, ":lang=zh-cn", "family"], capture_output=True, text=True) if program else None
-    names = {name for line in (found.stdout if found else "").splitlines() for name in line.split(",")}
+    command = [program, ":lang=zh-cn", "family"]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout if program else ""
+    names = {name for line in found.splitlines() for name in line.split(",")}
     if not names:
         pytest.skip("no font for Chinese is installed, for example the package fonts-noto-cjk")
     return names
