@@ -140,6 +140,7 @@ def pair(reports: dict[str, Report], request: pytest.FixtureRequest) -> tuple[Re
     return reports[request.param], translated(reports[request.param], ZH)
 
 
+@pytest.mark.slow
 def test_no_english_is_left_but_names(pair: tuple[Report, Report]):
     left: dict[str, list[str]] = {}
     for path, text in texts(pair[1]):
@@ -152,6 +153,7 @@ def test_no_english_is_left_but_names(pair: tuple[Report, Report]):
     assert left == {}
 
 
+@pytest.mark.slow
 def test_numbers_and_ids_are_the_same(pair: tuple[Report, Report]):
     def numbers(text: str) -> list[str]:
         return sorted(re.findall(r"\d[\d.,]*\d|\d", text))
@@ -201,6 +203,7 @@ class Counting(Language):
         return super()._filled(one, held)
 
 
+@pytest.mark.slow
 def test_every_entry_of_the_catalogue_is_said_somewhere(reports: dict[str, Report]):
     """In a report made here, or by code that they do not reach, in which its longest run of words stands."""
     found = spoken.catalogue("zh")
@@ -238,6 +241,7 @@ def folder(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> P
     return found
 
 
+@pytest.mark.slow
 def test_the_page_says_its_language_and_numbers_the_same(folder: Path):
     english, chinese = ((folder / lang / "index.html").read_text(encoding="utf-8") for lang in spoken.LANGUAGES)
     assert '<html lang="zh-CN">' in chinese
@@ -251,6 +255,7 @@ def test_the_page_says_its_language_and_numbers_the_same(folder: Path):
     assert (folder / "zh" / "tables" / "comparison.csv").read_bytes().startswith("\ufeff变体,".encode())
 
 
+@pytest.mark.slow
 def test_stored_text_stays_as_it_is(folder: Path):
     page = (folder / "zh" / "index.html").read_text(encoding="utf-8")
     assert "ValueError: &lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &lt;b&gt;bold&lt;/b&gt;" in page
