@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vlpbench.archs.blip_tasks import PRETRAIN, RETRIEVAL
+from vlpbench.archs.formats import start
 from vlpbench.archs.formats.base import Format, Grid, without
 from vlpbench.archs.formats.names import renamed, with_positions
 
@@ -79,5 +80,6 @@ FORMATS = (
         sizes=_SIZES,
         translate=_of_transformers,
     ),
+    start.image("model.visual_encoder", _GRIDS),
 )
 """transformers' own matching begins with [CLS]; here it begins with [ENC], as the released retrieval does."""

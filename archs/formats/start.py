@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 IMAGE, TEXT = "image", "text"
 """What the keys of two files in one begin with."""
 _VIT = ("cls_token", "pos_embed", "patch_embed", "blocks", "norm")
-_CLASSES: Mapping[str, str] = dict.fromkeys((f"{IMAGE}.head", f"{IMAGE}.fc_norm", f"{IMAGE}.pre_logits"), "the classes of images")
+_CLASSES: Mapping[str, str] = dict.fromkeys(
+    (f"{IMAGE}.head", f"{IMAGE}.fc_norm", f"{IMAGE}.pre_logits"), "the classes of images"
+)
 _BERT = ("embeddings", "encoder")
 _REST: Mapping[str, str] = {f"{TEXT}.{name}": "a head of BERT's own tasks" for name in ("cls", "pooler")}
 

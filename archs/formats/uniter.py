@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vlpbench.archs.formats import start
 from vlpbench.archs.formats.base import Format, scored_alone
 from vlpbench.archs.uniter_tasks import ABSENT, PRETRAIN
 
@@ -38,4 +39,5 @@ FORMATS = (
         apart={**_PRETRAIN.apart, "itm_output": "the head that `rank_output` was made of"},
     ),
     _PRETRAIN,
+    start.text("model"),
 )

@@ -192,6 +192,32 @@ def test_a_start_from_a_vit_and_bert(tmp_path: Path) -> None:
     assert alone.part == "the image encoder"
 
 
+@pytest.mark.parametrize(
+    ("arch", "objectives", "ours", "theirs", "part"),
+    [
+        ("blip", "itc", "model.visual_encoder.", "", "the image encoder"),
+        ("vilt", "itm", "model.transformer.", "", "the image encoder"),
+        ("uniter", "itm", "model.", "bert.", "the text encoder"),
+    ],
+)
+def test_other_starts(tmp_path: Path, arch: str, objectives: str, ours: str, theirs: str, part: str) -> None:
+    made = learner(arch, objectives)
+    begun = [key for key in made.state_dict() if key.startswith(ours) and key.startswith(BEGUN[arch])]
+    state = {theirs + key.removeprefix(ours): made.state_dict()[key].clone() for key in begun}
+    torch.save({key: t for key, t in state.items() if not key.endswith("position_ids")}, tmp_path / "start.bin")
+    other = learner(arch, objectives, dropout=0.0)
+    loaded = open_weights(arch, [tmp_path / "start.bin"], "start").load(other)
+    assert (loaded.part, loaded.tensors) == (part, len(begun))
+    assert all(torch.equal(other.state_dict()[key], made.state_dict()[key]) for key in begun)
+
+
+BEGUN = {
+    "blip": ("model.visual_encoder.",),
+    "vilt": ("model.transformer.",),
+    "uniter": ("model.embeddings.", "model.encoder."),
+}
+
+
 def text_of(*lengths: int) -> Text:
     ids = torch.randint(4, 40, (len(lengths), max(lengths)))
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
