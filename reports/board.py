@@ -33,10 +33,18 @@ MAIN: tuple[tuple[str, str], ...] = (
 ASIDE = frozenset(
     {"params_trainable", "params_touched", "flops_forward_backward", "first_call", "device_time"}
     | {"step_teacher", "step_ema", "step_queue", "train_throughput_model", "loader_wait"}
+    | {"params_detector", "flops_detector", "detector_latency"}
+    | {"params_with_detector", "flops_with_detector", "latency_with_detector"}
     | {"learning_recall", "learning_binding", "steps_to_recall", "cpu_seconds_to_recall", "steps_to_binding"}
     | {"step_forward", "step_backward", "step_optimizer", "step_momentum", "tr_r5", "tr_r10", "ir_r5", "ir_r10"}
 )
 """Quantities that are shown elsewhere; any other that records hold gets a column of its own."""
+DETECTED = {
+    "params_stored": "params_with_detector",
+    "flops_forward": "flops_with_detector",
+    "latency": "latency_with_detector",
+}
+"""Quantity -> the same with the detector that stands in front."""
 DESCRIBED = frozenset({"structure"})
 """Measures whose quantities describe a model and compare nothing."""
 SCORERS = ("rerank", "match", "embed")
@@ -120,6 +128,12 @@ class Board:
         found = [m for m in (*self._of(row, measure), *plain) if dict(m.setting)["size"] == size and m.ok]
         return found[0] if found else None
 
+    def detected(self, row: Row, quantity: str) -> Estimate | None:
+        """The quantity with the detector in front, of an architecture that reads regions, at the size of its column."""
+        column, whole = self.column(quantity), DETECTED.get(quantity)
+        found = self.at_size(row, "detector", column.size) if column and whole else None
+        return found.estimates.get(whole or "") if found else None
+
     def in_training(self, row: Row, quantity: str) -> Estimate | None:
         """The estimate of a quantity that was taken with this variant's own training recipe."""
         measure = next((m.measure for m in self.everything if quantity in m.estimates), "")
@@ -160,9 +174,11 @@ def boards(everything: Sequence[Measured]) -> list[Board]:
 
 def _bound_measures(everything: Iterable[Measured]) -> set[str]:
     planned = {measure for measure, name in MAIN if quantity(name).unit in BOUND}
-    return planned | {
-        m.measure for m in everything for name in m.estimates if name not in ASIDE and quantity(name).unit in BOUND
-    }
+    return (
+        planned
+        | {"detector"}
+        | {m.measure for m in everything for name in m.estimates if name not in ASIDE and quantity(name).unit in BOUND}
+    )
 
 
 def _board(env: str, everything: Sequence[Measured]) -> Board:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Protocol
 
@@ -42,6 +42,7 @@ def crossover_table(board: Board, suffix: str = "") -> Table | None:
         rows.append((*heads, *(work or _ABSENT), *(time or _ABSENT)))
     if not rows:
         return None
+    rows.sort(key=lambda row: all(item.value is None for item in row))  # pairs that cross come first
     columns = (("Equal at", True), ("Cheaper below", False), ("Cheaper above", False))
     heads = [Head(title="Search A"), Head(title="Search B")]
     for group, note in (("work, FLOPs", "images"), ("time", "images")):
@@ -58,7 +59,7 @@ _ABSENT = (Item(text="–", kind="absent"),) * 3
 
 
 def _meeting(
-    known: dict[str, tuple[Way, Callable[[float], float]]], a: str, b: str, low: float, high: float
+    known: Mapping[str, tuple[Way, Callable[[float], float]]], a: str, b: str, low: float, high: float
 ) -> tuple[Item, Item, Item] | None:
     """Where they meet, the cheaper below and the cheaper above; None where one of them is not known."""
     if a not in known or b not in known:

@@ -65,7 +65,7 @@ def _row(one: Outline, tower: Tower) -> tuple[Item, ...]:
     passes = [found.get(tower.name, 0.0) for found in (one.passes, one.momentum)]
     return (
         Item(text=TITLES[tower.name], kind="head", family=one.record.cell.arch),
-        count(tower.layers),
+        Item(text="–", kind="absent") if tower.uncounted else count(tower.layers),
         count(tower.width),
         count(tower.params, _params(tower.params)),
         *(count(p, number(p)) if p else Item(text="–", kind="absent") for p in passes),
@@ -73,7 +73,8 @@ def _row(one: Outline, tower: Tower) -> tuple[Item, ...]:
 
 
 def _sentences(one: Outline) -> list[str]:
-    said = [f"{t.name} {counted(t.layers, 'layer')} of width {t.width}" for t in one.towers.values()]
+    counted_towers = [t for t in one.towers.values() if not t.uncounted]
+    said = [f"{t.name} {counted(t.layers, 'layer')} of width {t.width}" for t in counted_towers]
     said.append(f"{one.image_tokens} {'regions' if one.regions else 'image tokens'} and {one.text_tokens} text tokens")
     said += [f"{_joined(one)}"] if "fusion" in one.towers else []
     return said + (["images and texts meet in a dot product"] if one.embeds else [])
@@ -149,7 +150,7 @@ def _width(tower: Tower, most: int, room: float) -> float:
 
 def _tower(box: Box, hue: str) -> str:
     x, tower = box.x - box.width / 2, box.tower
-    edge = "" if tower.layers else ' stroke-dasharray="4 3"'
+    edge = "" if tower.layers or tower.uncounted else ' stroke-dasharray="4 3"'
     parts = [_rect(x, box.top, box.width, box.height, f'fill="{PAPER}" stroke="{hue}" stroke-width="1.4"{edge}')]
     step = box.height / max(tower.layers, 1)
     stripes = [box.top + step * i for i in range(tower.layers)]
@@ -157,6 +158,7 @@ def _tower(box: Box, hue: str) -> str:
     middle = box.top + box.height / 2
     what = counted(tower.layers, "layer") if tower.layers else "no layers"
     rest = f"{what} · {tower.width}" if tower.width else what
+    rest = f"{tower.width}" if tower.uncounted else rest
     parts += [_text(box.x, middle - 4, TITLES[tower.name], weight=650), _text(box.x, middle + 10, rest, size=9.5)]
     return "".join(parts)
 

@@ -67,7 +67,13 @@ def _figure(study: Study, name: str, title: str, panels: dict[str, list[Dot]], r
     words = [_word(dot) + "  " for dots in panels.values() for dot in dots]
     one = 0.1 + 0.27 * max(len(names), 2)
     figure, axes = canvas(
-        0.85 + (one + 0.7) * len(panels) - 0.7, len(panels), left=names, right=words, head=0.3, foot=0.55, gap=0.7
+        0.85 + (one + 0.7) * len(panels) - 0.7,
+        len(panels),
+        left=[f"{one}   " for one in names],
+        right=words,
+        head=0.3,
+        foot=0.55,
+        gap=0.7,
     )
     rows, said = [], []
     for (panel, dots), ax in zip(panels.items(), axes, strict=True):

@@ -12,7 +12,7 @@ from vlpbench.reports.plots import Bar
 from vlpbench.reports.summary import counted, listed
 from vlpbench.reports.svg import Figure, canvas, draw, style
 from vlpbench.reports.table import Item, failure_item, row_item, value_item
-from vlpbench.reports.units import times
+from vlpbench.reports.units import scale, times
 
 PHASES = (
     ("step_forward", "forward"),
@@ -67,17 +67,17 @@ def _bars(board: Board, name: str, figure: str, reading: str) -> Figure | None:
     if column is None:
         return None
     shown = _each_once(board, name)
-    behind = {m.first.id: more for _, m in shown if name == "latency" and (more := _detector(board, m))}
-    good = [found.estimates[name] for _, found in shown if name in found.estimates]
+    behind = {m.first.id: more.value for _, m in shown if (more := board.detected(m.row, name))}
     pick = min if column.meaning.better == "lower" else max
-    best = pick(value.value for value in good)
+    best = pick(behind.get(m.first.id, m.estimates[name].value) for _, m in shown if name in m.estimates)
     bars, rows = [], []
     for title, found in shown:
         value = found.estimates.get(name)
-        ratio = f" · {times(value.value / best)}" if value and value.value != best else ""
-        word = column.scale.full(value.value) + ratio if value else failure_item(found).text
         more = behind.get(found.first.id)
-        word += f" · {column.scale.full(more)} with detector" if more else ""
+        whole = more or (value.value if value else best)
+        ratio = f" · {times(whole / best)}" if whole != best else ""
+        all_of_it = f" · {scale(column.meaning.unit, [more]).full(more)} in all" if more else ""
+        word = column.scale.full(value.value) + all_of_it + ratio if value else failure_item(found).text
         bars.append(
             Bar(name=title, arch=found.row.arch, momentum=found.row.momentum, estimate=value, word=word, more=more)
         )
@@ -96,7 +96,7 @@ def _bars(board: Board, name: str, figure: str, reading: str) -> Figure | None:
         title=column.meaning.title,
         alt=f"{column.meaning.title} ({setting}): {words}.",
         caption=f"{reading} Models at {setting}. Whisker: 95 % interval; × is against the best."
-        + (" Hatched: the detector in front of models that read regions." if behind else ""),
+        + (" Hatched: the detector in front of models that read regions; in all: with it." if behind else ""),
         drawing=draw(drawing, figure),
         table=plots.figure_table(
             figure, column.meaning.title, ("Variant", f"{column.meaning.title}, {column.scale.name}"), rows, 1
@@ -112,13 +112,6 @@ def _each_once(board: Board, name: str) -> list[tuple[str, Measured]]:
         if m is not None:
             found.setdefault(m.first.id, (row.plain_title if m.shared else row.title, m))
     return list(found.values())
-
-
-def _detector(board: Board, m: Measured) -> float | None:
-    """Seconds with the detector in front, of an architecture that reads regions."""
-    whole = board.at_size(m.row, "detector", dict(m.setting)["size"])
-    found = whole.estimates.get("latency_with_detector") if whole else None
-    return found.value if found else None
 
 
 def phases(board: Board, suffix: str) -> Figure | None:

@@ -102,10 +102,12 @@ def stages_of(measured: Measured) -> Stages | None:
 def _ways(board: Board, row: Row, stages: Stages) -> Sequence[str]:
     """As measured; where nothing was, what the split of the FLOPs allows."""
     scorers = {m.scorer for m in board.everything if m.ok and m.scorer in WAYS and m.row.arch == row.arch}
-    if "rerank" in scorers:
-        return tuple(WAYS.values())
-    if scorers:
-        return [way for scorer, way in WAYS.items() if scorer in scorers]
+    found = list(WAYS) if "rerank" in scorers else [scorer for scorer in WAYS if scorer in scorers]
+    if stages.fusion and not stages.text:
+        # A pair goes through fusion alone: what embedding would cost is not among the FLOPs of a pair.
+        found = [scorer for scorer in found if scorer == "match"]
+    if found:
+        return [WAYS[scorer] for scorer in found]
     return ["exhaustive"] if stages.fusion else ["dual"]
 
 

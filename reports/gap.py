@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlpbench.reports import details, plots, stats
 from vlpbench.reports.board import Board
@@ -146,7 +146,9 @@ def _words(gap: Gap) -> str:
 
 def _drawing(found: Sequence[Gap], name: str) -> str:
     names, words = [gap.row.title for gap in found], [f"{_words(gap)}  " for gap in found]
-    figure, (axes,) = canvas(0.75 + 0.3 * max(len(found), 2), left=names, right=words, head=0.1, foot=0.55)
+    figure, (axes,) = canvas(
+        0.75 + 0.3 * max(len(found), 2), left=[f"{one}  " for one in names], right=words, head=0.1, foot=0.55
+    )
     plots.horizontal(axes, names)
     for place, gap in enumerate(found):
         _dumbbell(axes, place, gap)
@@ -162,11 +164,12 @@ def _drawing(found: Sequence[Gap], name: str) -> str:
 def _dumbbell(axes: Axes, place: int, gap: Gap) -> None:
     hue = colour(gap.row.arch)
     axes.plot([gap.inside.value, gap.outside.value], [place, place], color=hue, linewidth=1.0, alpha=0.8)
-    look = plots.point(gap.row.arch, "off") | {"linestyle": ""}
-    for one, aside, more in ((gap.inside, -0.12, {}), (gap.outside, 0.12, {"markerfacecolor": PAPER})):
+    look: dict[str, Any] = plots.point(gap.row.arch, "off") | {"linestyle": ""}
+    hollow: dict[str, Any] = look | {"markerfacecolor": PAPER}
+    for one, aside, drawn in ((gap.inside, -0.12, look), (gap.outside, 0.12, hollow)):
         if one.interval:
             axes.plot(one.interval, [place + aside] * 2, color=hue, linewidth=2.2, alpha=0.4)
-        axes.plot(one.value, place, **(look | more))
+        axes.plot(one.value, place, **drawn)
 
 
 def findings(board: Board) -> list[Finding]:

@@ -23,6 +23,11 @@ class Tower:
     params: float
     """Of the weights that it reads, shared ones included."""
 
+    @property
+    def uncounted(self) -> bool:
+        """Whether its layers are not told: a decoder's are seen by causal attention, which not every one calls."""
+        return self.name == "decoder" and not self.layers
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:

@@ -35,6 +35,8 @@ class Line:
     what: str
     text: str
     note: str = ""
+    mark: str = ""
+    """How a published number is known, where that has to stand beside it."""
     records: tuple[str, ...] = ()
 
 
@@ -123,6 +125,7 @@ def _ruling(verdict: Verdict, name: str) -> Ruling:
                 what=p.what,
                 text=_published(p),
                 note=", ".join(filter(None, (p.table, p.hardware, p.mark))),
+                mark=p.mark,
             )
             for p in verdict.published
         ),

@@ -174,13 +174,18 @@ def ratio_words(one: Estimate) -> str:
 
 
 def _once(board: Board, name: str) -> list[tuple[Row, Measured, float]]:
-    """Rows with a value, each measurement once, lowest first."""
+    """Rows with a value, that of the detector included where there is one, each measurement once, lowest first."""
     seen: dict[str, tuple[Row, Measured, float]] = {}
     for row in board.rows:
         found = board.get(row, name)
         if found and name in found.estimates:
-            seen.setdefault(found.first.id, (row, found, found.estimates[name].value))
+            whole = board.detected(row, name) or found.estimates[name]
+            seen.setdefault(found.first.id, (row, found, whole.value))
     return sorted(seen.values(), key=lambda entry: entry[2])
+
+
+def _named(board: Board, row: Row, name: str) -> str:
+    return f"{row.plain_title} with its detector" if board.detected(row, name) else row.plain_title
 
 
 def work(board: Board) -> list[Finding]:
@@ -191,7 +196,7 @@ def work(board: Board) -> list[Finding]:
     row, least, value = found[0]
     unit = scale("FLOP", [value])
     # An inference has no momentum: an architecture's states count alike and are named once.
-    rest = list(dict.fromkeys(f"{r.plain_title} {times(v / value)}" for r, _, v in found[1:]))
+    rest = list(dict.fromkeys(f"{_named(board, r, 'flops_forward')} {times(v / value)}" for r, _, v in found[1:]))
     text = f"Per image-text pair {row.plain_title} does the least work, {unit.full(value)}; {ranked(rest)} as much."
     return [Finding(lead="FLOPs", text=text, records=tuple(m.first.id for _, m, _ in found) or (least.first.id,))]
 
@@ -204,9 +209,11 @@ def speed(board: Board) -> list[Finding]:
         return []
     row, _, value = found[0]
     rest = []
-    for other, _, _ in found[1:]:
-        one = timing_ratio(board, other, row, "latency")
-        rest += [f"{other.plain_title} takes {ratio_words(one[0])} as long"] if one else []
+    for other, _, slower in found[1:]:
+        detected = board.detected(other, "latency") or board.detected(row, "latency")
+        one = None if detected else timing_ratio(board, other, row, "latency")
+        ratio = ratio_words(one[0]) if one else times(slower / value)
+        rest.append(f"{_named(board, other, 'latency')} takes {ratio} as long")
     batch = dict(column.setting)["batch"]
     text = f"{row.plain_title} has the lowest median, {column.scale.full(value)} at batch {batch}; {ranked(rest)}."
     return [Finding(lead="Latency", text=text, records=tuple(m.first.id for _, m, _ in found))]

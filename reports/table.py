@@ -135,9 +135,20 @@ def comparison(board: Board, name: str, caption: str) -> Table:
     """One row for a variant; costs first, then accuracies, each group headed by the size it was measured at."""
     columns = sorted(board.columns, key=lambda column: column.accuracy)
     heads = [Head(title="Variant"), *(column_head(column) for column in columns)]
-    by_column = [marked([entry(board, row, column) for row in board.rows], column.meaning.better) for column in columns]
+    by_column = [_compared(board, column) for column in columns]
     rows = [(row_item(row), *items) for row, *items in zip(board.rows, *by_column, strict=True)]
     return Table(name=name, title="Comparison", caption=caption, heads=tuple(heads), rows=tuple(rows))
+
+
+def _compared(board: Board, column: Column) -> list[Item]:
+    """The items of a column; what has a detector in front of it says so, and is never the best without."""
+    items = [entry(board, row, column) for row in board.rows]
+    whole = [board.detected(row, column.quantity) for row in board.rows]
+    bare = [replace(item, value=None) if more else item for item, more in zip(items, whole, strict=True)]
+    return [
+        replace(item, by=f"{column.scale.full(more.value)} with detector") if more else found
+        for item, found, more in zip(items, marked(bare, column.meaning.better), whole, strict=True)
+    ]
 
 
 def row_item(row: Row) -> Item:

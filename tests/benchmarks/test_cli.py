@@ -441,6 +441,19 @@ def test_the_latest_results_are_reported_where_results_lie(capsys):
     assert Path("page/index.html").is_file()
 
 
+def test_one_page_holds_several_results(capsys):
+    for name, arch in (("one", "clip"), ("two", "vilt")):
+        cell = Cell(arch=arch, size="tiny", measure="latency")
+        Store(Path("vlpbench-results") / name).append(record(cell, suite=name))
+    assert cli.main(["report", "--results", "one", "--results", "vlpbench-results/two"]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    assert page == Path("vlpbench-results/one+two-report/index.html")
+    html = page.read_text(encoding="utf-8")
+    assert "<h1>one + two</h1>" in html
+    assert "vlpbench run one --only id=" in html
+    assert "vlpbench run two --only id=" in html
+
+
 def test_in_a_checkout_results_and_reports_have_folders_of_their_own(capsys):
     for path in ("results/record.py", "archs/registry.py"):
         Path(path).parent.mkdir()

@@ -81,6 +81,17 @@ def test_the_drawing_has_a_stripe_for_every_layer_and_words_for_every_part(struc
     assert not re.search(r"#[0-9a-f]{6}\b", figure.inline)
 
 
+def test_layers_that_no_record_tells_are_not_called_none(structure: Record):
+    decoder = {"decoder": {"width": 1024, "params": 9, "attention": []}}
+    detail = ALBEF | {"towers": ALBEF["towers"] | decoder}
+    one = read(structure.model_copy(update={"detail": detail}))
+    assert one is not None
+    figure = diagram(one, "structure-albef")
+    assert "no layers" not in figure.drawing
+    assert "decoder" not in figure.alt
+    assert figure.table.rows[-1][1].text == "–"
+
+
 def test_every_architecture_has_a_card_and_one_without_a_record_says_what_makes_it(
     records: list[Record], structure: Record
 ):

@@ -25,7 +25,7 @@ def verdict(word: Word, effect: float | None = None, low: float | None = None, h
     outcome = Outcome(
         condition=condition, state="open", effect=effect, low=low, high=high, unit="points", evidence=evidence
     )
-    fields = {"about": "gain", "unit": "points", "scale": "controlled, small, scenes", "why": "Because."}
+    fields: dict[str, Any] = {"about": "gain", "unit": "points", "scale": "controlled, small, scenes", "why": "Because."}
     return Verdict(claim=claim, word=word, effect=effect, low=low, high=high, outcomes=(outcome,), **(fields | more))
 
 
@@ -41,6 +41,7 @@ def test_rows_say_word_effect_rule_and_scale_and_measured_ones_come_first():
     assert first.records == ("r1",)
     assert [line.text for line in first.published] == ["+2.1 points"]
     assert "from memory" in first.published[0].note
+    assert first.published[0].mark == "from memory"
     assert {first.name, second.name} == {"claim-gain-a", "claim-gain-a-2"}
     assert [(one.word, one.count) for one in page.tallies(found)] == [("supported", 1), ("not measured", 1)]
     assert len({page.ICONS[word] for word in page.ICONS}) == 4

@@ -11,7 +11,9 @@ from vlpbench.reports.components import work
 from vlpbench.reports.crossings import crossover_table
 from vlpbench.reports.figures import latency
 from vlpbench.reports.measured import measure_all
+from vlpbench.reports.summary import findings
 from vlpbench.reports.svg import style
+from vlpbench.reports.table import comparison
 from vlpbench.results.record import Cell, Record
 
 
@@ -60,6 +62,7 @@ def test_a_detector_is_part_of_the_cost_of_who_reads_regions(records: list[Recor
     found = {
         "params_detector": [6e7],
         "flops_detector": [5e11],
+        "flops_with_detector": [51.77e9 + 5e11],
         "detector_latency": [2.0],
         "latency_with_detector": [2.5],
     }
@@ -73,6 +76,12 @@ def test_a_detector_is_part_of_the_cost_of_who_reads_regions(records: list[Recor
     assert whole["ViLT"] == pytest.approx(51.77e9 + 5e11)
     assert whole["CLIP"] == pytest.approx(14.78e9)
     assert [row[1].by for row in timed.table.rows if row[0].text == "ViLT"] == ["2,500 ms with detector"]
+    table = comparison(one, "t", "")
+    place = [head.title for head in table.heads].index("FLOPs")
+    cell = next(row[place] for row in table.rows if row[0].text == "ViLT")
+    assert (cell.by, cell.best) == ("552 GFLOP with detector", False)
+    said = {finding.lead: finding.text for finding in findings(one)}
+    assert "ViLT with its detector 37.3×" in said["FLOPs"]
 
 
 def test_a_gap_of_one_seed_has_newcombes_interval_and_of_several_students(
