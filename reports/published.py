@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from vlpbench.results.record import Record, Status
 
 if TYPE_CHECKING:
-    from vlpbench.reports.claims import Claim
+    from vlpbench.reports.claim_types import Claim
 
 FILE = Path(__file__).with_name("published.toml")
 FACTORS = {"M": 1e6, "GFLOP": 1e9}
