@@ -92,7 +92,7 @@ class VLModel(nn.Module, Generic[I, T]):
         """Token ids (B, L) -> the architecture's own text state, batch first."""
         raise NotImplementedError
 
-    def see(self, image: Tensor) -> Tensor:
+    def image_features(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, any width): what the image side makes of images by itself, to train it without texts."""
         return self.embed_image(self.encode_image(image))
 

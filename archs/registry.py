@@ -51,7 +51,7 @@ class ArchSpec:
     inputs: Inputs = DEFAULT
     """How pictures and texts become what it is given."""
     sees: bool = False
-    """Whether a model that cannot embed can run its image side alone all the same: `VLModel.see`."""
+    """Whether a model that cannot embed can run its image side alone all the same: `VLModel.image_features`."""
     formats: str = ""
     """``module:attribute`` of the forms in which weights are published (`vlpbench.archs.formats`); empty for none."""
     input: str = "pixels"

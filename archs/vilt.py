@@ -178,7 +178,7 @@ class Vilt(VLModel[Tokens, Tokens]):
         """BERT's word, position and segment embeddings, and the modality type."""
         return Tokens(x=self.text_embeddings(text.ids) + self.token_type_embeddings.weight[0], valid=text.mask)
 
-    def see(self, image: Tensor) -> Tensor:
+    def image_features(self, image: Tensor) -> Tensor:
         """The transformer over the image's tokens alone: their class token, as of a ViT."""
         return self._through(self.encode_image(image))[:, 0]
 

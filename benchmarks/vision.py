@@ -65,7 +65,7 @@ class Classification:
     def losses(self, rows: np.ndarray, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Binary cross-entropy, mean over labels."""
         batch = self.data.batch(rows)
-        logits = self.head(self.model.see(batch.image.to(self.device))).float()
+        logits = self.head(self.model.image_features(batch.image.to(self.device))).float()
         return {"labels": F.binary_cross_entropy_with_logits(logits, batch.label.to(self.device))}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -121,7 +121,7 @@ def _trained(subject: Subject, data: LabelledPictures, config: TrainConfig, chec
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
         torch.manual_seed(subject.cell.seed)
         with torch.no_grad():
-            width = model.see(torch.zeros(1, *model.image_shape, device=device)).shape[1]
+            width = model.image_features(torch.zeros(1, *model.image_shape, device=device)).shape[1]
         head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(data.names)))
     task = Classification(model=model.train(), head=head, data=data, device=device)
     curve: Curve = fit(task, config, device=device, autocast=subject.autocast, checkpoint=checkpoint)

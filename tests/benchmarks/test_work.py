@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from vlpbench.benchmarks import clock, peaks, work
+from vlpbench.benchmarks.pool import Pool
 from vlpbench.benchmarks.subject import Subject
 from vlpbench.results.record import Cell, Series, Status
 
@@ -78,6 +79,8 @@ def test_a_peak_is_measured_in_the_cells_type(dtype: str, monkeypatch: pytest.Mo
 
 class FakePool:
     """Answers jobs in the order in which they were started, one at a time."""
+
+    keep_busy = Pool.keep_busy
 
     def __init__(self) -> None:
         self.started: list[peaks.Job] = []
