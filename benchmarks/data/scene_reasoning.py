@@ -82,7 +82,7 @@ def judge(left: SceneTable, right: SceneTable, claim: np.ndarray) -> np.ndarray:
     A claim is (kind, a, r, b): ``both`` hold, exactly ``one`` holds an object of kind a; the left (r = 0) or right
     (r = 1) picture holds it (``side``); that picture has ``more`` things of attribute a than the other; in exactly one
     an object of pair a stands in ``relation`` r to one of pair b; the only thing of attribute a, a colour (a shape), in
-    the one has the ``same`` shape (colour) as that in the other; in ``any`` of them there is a thing of attribute a.
+    the one has the ``same`` shape (colour) as that in the other; ``any`` of them holds an object of kind a.
     """
     kind, a, r, b = claim.T
     sides = (left, right)
@@ -99,7 +99,7 @@ def judge(left: SceneTable, right: SceneTable, claim: np.ndarray) -> np.ndarray:
             np.where(turned, here[1], here[0]),
             np.where(turned, number[1] > number[0], number[0] > number[1]),
             related[0] ^ related[1],
-            number[0] + number[1] > 0,
+            here[0] | here[1],
         ],
         (values[0] == values[1]) & (values[0] >= 0),
     )
@@ -113,7 +113,10 @@ def _only(scenes: SceneTable, attribute: np.ndarray) -> np.ndarray:
 
 
 def claim_ids(claim: np.ndarray) -> np.ndarray:
-    """(M, L) token ids: "both small red square", "one red square left-of blue ring", "same shape red thing" ..."""
+    """(M, L) token ids: "both small red square", "one red square left-of blue ring", "same shape red thing" ...
+
+    ``any`` is said as a caption says it: "small red square".
+    """
     kind, a, r, b = claim.T
     rows = len(claim)
     side = np.where(r == 1, word("right"), word("left"))
@@ -128,7 +131,7 @@ def claim_ids(claim: np.ndarray) -> np.ndarray:
         sentence([word("more"), attribute_word(a), word("things"), side], rows),
         sentence([word("one"), *pair_words(a), relation_word(r), *pair_words(b)], rows),
         np.where((a < len(COLOURS))[:, None], shape, colour),
-        sentence([word("there"), word("is"), attribute_word(a), word("thing")], rows),
+        sentence(thing, rows),
     )
     return np.stack(forms)[kind, np.arange(rows)]
 
@@ -153,7 +156,7 @@ def reason(
         raise ValueError(f"statements need scenes of up to {FEWEST_OBJECTS} objects, not {layout.objects}")
     each = max(1, samples // (UNIT * len(CLAIMS)))
     parts = []
-    for kind, draw in enumerate((_objects, _objects, _objects, _things, _relation, _same, _things)):
+    for kind, draw in enumerate((_objects, _objects, _objects, _more, _relation, _same, _objects)):
         form = _Form(rng=rng, layout=layout, kind=kind, held=held)
         parts.append(gather_groups(each, lambda count, draw=draw, form=form: draw(form, count), _none(seen)))
     groups = join_groups(parts)
@@ -221,11 +224,10 @@ def _objects(form: _Form, groups: int) -> Groups:
     return form.groups(planted, about, _said(named, turned[:, None], np.array(0)))
 
 
-def _things(form: _Form, groups: int) -> Groups:
+def _more(form: _Form, groups: int) -> Groups:
     """As many things of either colour as there are to be, the first one held out where one should be."""
     rng, colours = form.rng, OF_ATTRIBUTE[: len(COLOURS)]
-    named = form.pick(np.asarray((colours & form.pool).any(1)), groups)
-    turned = below(form.rng, 2, groups) if form.kind == _MORE else np.zeros(groups, np.int64)
+    named, turned = form.pick(np.asarray((colours & form.pool).any(1)), groups), below(form.rng, 2, groups)
     four, number = np.repeat(named, UNIT, axis=0), form.bits(turned)
     planted = []
     for place in (0, 1):
