@@ -8,7 +8,7 @@ import torch
 from vlpbench.archs import registry
 from vlpbench.archs.model import parameter_count
 from vlpbench.archs.registry import UnknownName
-from vlpbench.archs.types import Unsupported
+from vlpbench.archs.types import Text, Unsupported
 
 if TYPE_CHECKING:
     from vlpbench.archs.model import VLModel
@@ -62,9 +62,14 @@ def _field(arch: str, size: str, part: str, layers: int) -> str:
 
 
 def _builds(arch: str, size: str, changes: Changes) -> bool:
+    """Whether there is such a model, and it fuses: not every one can do without this part."""
     try:
-        _build(arch, size, changes)
-    except ValueError:  # not every model can do without this part
+        model = _build(arch, size, changes)
+        with torch.device("meta"):
+            ids = torch.empty(1, model.text_len, dtype=torch.long)
+            text = model.encode_text(Text(ids=ids, mask=ids.bool()))
+            model.fuse_pooled(model.encode_image(torch.empty(1, *model.image_shape)), text)
+    except (ValueError, IndexError):
         return False
     return True
 
