@@ -99,7 +99,7 @@ class Cell(Strict):
     noise: Probability = 0.0
     """Share of training captions that are corrupted."""
     captions: Literal["given", "capfilt"] = "given"
-    """Training captions: those of the data, or those and written ones, of which a filter keeps some (BLIP, section 4.3)."""
+    """Training captions: those of the data, or those and written ones, of which a filter keeps some (BLIP, 4.3)."""
     vision_init: Literal["random", "labelled"] = "random"
     """How the image side begins its pre-training: ``labelled`` takes it from a classifier of what the training pictures
     show, trained before without any text."""
@@ -126,8 +126,8 @@ class Cell(Strict):
     """Weights to begin with, as file name, ``@`` and hash of the content; None are random ones. With a budget they are
     trained further, without one they are taken as they are."""
     protocol: Literal["zero_shot", "zero_shot_coco_tuned", "finetuned"] | None = None
-    """What ``checkpoint`` was fine-tuned for: nothing, retrieval on COCO for a look at another data set, or retrieval on
-    the data set itself. It changes no number, it says which published ones are comparable."""
+    """What ``checkpoint`` was fine-tuned for: nothing, retrieval on COCO for a look at another data set, or retrieval
+    on the data set itself. It changes no number, it says which published ones are comparable."""
     lr: Annotated[float, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     changes: tuple[tuple[str, Option], ...] = ()

@@ -100,7 +100,12 @@ def test_reports_import_no_torch_and_nothing_that_does():
 
 @pytest.mark.parametrize(
     ("module", "allowed"),
-    [("types", set()), ("registry", {"types", "model", "inputs"}), ("model", {"types"}), ("blocks", {"types", "model"})],
+    [
+        ("types", set()),
+        ("registry", {"types", "model", "inputs"}),
+        ("model", {"types"}),
+        ("blocks", {"types", "model"}),
+    ],
 )
 def test_within_archs_what_is_shared_knows_no_architecture(module, allowed):
     found = {one.module for one in imports(ROOT / "archs" / f"{module}.py") if one.package == "archs"}

@@ -299,7 +299,9 @@ def test_the_report_has_a_section_with_tables_figures_and_commands(ladder, noisy
     names = {path.stem for path in (tmp_path / "figures").glob("ablation-*.svg")}
     bars = {f"ablation-{n}-{key}" for n in (1, 2, 3) for key in ("recall", "vqa")}
     assert names == bars | {"ablation-1-added", "ablation-2-forest", "ablation-3-gain"}
-    assert page.index('<section id="ablation">') < page.index('<section id="noise">') < page.index("fig-ablation-3-gain")
+    assert (
+        page.index('<section id="ablation">') < page.index('<section id="noise">') < page.index("fig-ablation-3-gain")
+    )
     assert {path.stem for path in (tmp_path / "tables").glob("ablation-*.csv")} >= {"ablation-1", "ablation-2-effects"}
     words = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "## Ablation" in words

@@ -25,7 +25,12 @@ def verdict(word: Word, effect: float | None = None, low: float | None = None, h
     outcome = Outcome(
         condition=condition, state="open", effect=effect, low=low, high=high, unit="points", evidence=evidence
     )
-    fields: dict[str, Any] = {"about": "gain", "unit": "points", "scale": "controlled, small, scenes", "why": "Because."}
+    fields: dict[str, Any] = {
+        "about": "gain",
+        "unit": "points",
+        "scale": "controlled, small, scenes",
+        "why": "Because.",
+    }
     return Verdict(claim=claim, word=word, effect=effect, low=low, high=high, outcomes=(outcome,), **(fields | more))
 
 
