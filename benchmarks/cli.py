@@ -122,7 +122,7 @@ example: vlpbench ablate --arch NAME --only ladder""",
     "report": (
         "vlpbench.benchmarks.cli_results:report",
         "write the report of results folders",
-        f"""Writes one self-contained page, its Markdown twin, the figures and the tables (CSV, and with --latex LaTeX) of
+        f"""Writes one self-contained page, its Markdown twin, the figures and the tables (CSV, with --latex LaTeX) of
 a results folder, or of several on one page, and prints the page's path. Measures nothing. A report in another language
 than English has a folder of its own, such as `zh`, within the folder below unless --out names one.
 
