@@ -36,6 +36,8 @@ SECONDS = {
     "train_step": 15.0,
     "memory": 18.0,
     "max_batch": 90.0,
+    "detector": 22.0,
+    "retrieval_cost": 15.0,
 }
 """A guess for one visit at size ``base`` on two cores, where no earlier record says better."""
 BATCHES = {"train_step": 2, "memory": 2}
