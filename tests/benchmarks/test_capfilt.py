@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from vlpbench.benchmarks.measures import base
 from vlpbench.benchmarks.plan import _Estimates, unsupported
 from vlpbench.benchmarks.subject import Subject
 from vlpbench.benchmarks.train import pretrain_key
-from vlpbench.benchmarks.worker import CACHE_VARIABLE
 from vlpbench.results.record import Cell, Env
 
 ENV = Env(cpu="one", cores=2, memory=1, os="Linux", python="3.11", versions={}, threads=1)
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 CELL = Cell(
     arch="blip",
     size="tiny",
@@ -36,14 +36,6 @@ CELL = Cell(
     data="scenes",
     budget=4,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(folder))
-        yield folder
 
 
 class Four:
@@ -128,12 +120,12 @@ def test_verdicts_on_noisy_captions_are_what_the_noise_did() -> None:
     assert (noisy.judge(rows, broken) == 2).all()
 
 
-def test_from_a_cell(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_a_cell(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source("scenes", size="tiny", noise=0.5)
     monkeypatch.setattr(capfilt, "KEPT", 1e9)
     with pytest.raises(DataError, match="the filter kept 0 of 4000 captions, fewer than a batch of 16"):
-        capfilt.bootstrapped(Subject.build(CELL), source, cache=cache)
-    state = torch.load(cache / f"{pretrain_key(CELL)}.captions", weights_only=True)["state"]
+        capfilt.bootstrapped(Subject.build(CELL), source, cache=shared_cache)
+    state = torch.load(shared_cache / f"{pretrain_key(CELL)}.captions", weights_only=True)["state"]
     monkeypatch.setattr(capfilt, "KEPT", state["score"].median().item())  # four steps teach nobody to match
     brought = base.load("retrieval").run(Subject.build(CELL), CELL)
     told = json.loads(json.dumps(brought.detail))["pretraining"]["captions"]

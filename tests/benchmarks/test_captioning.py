@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,10 @@ from vlpbench.benchmarks.data.sources import open_source
 from vlpbench.benchmarks.measures import base
 from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.subject import Subject
-from vlpbench.benchmarks.worker import CACHE_VARIABLE
 from vlpbench.results.packed import unpacked
 from vlpbench.results.record import UNITS, Cell
+
+pytestmark = pytest.mark.usefixtures("shared_cache")
 
 CELL = Cell(
     arch="blip",
@@ -34,14 +33,6 @@ CELL = Cell(
     budget=3,
     finetune=3,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(folder))
-        yield folder
 
 
 @pytest.fixture

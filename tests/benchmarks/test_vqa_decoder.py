@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +18,12 @@ from vlpbench.benchmarks.measures.base import Samples
 from vlpbench.benchmarks.measures.vqa_decoder import Answering
 from vlpbench.benchmarks.plan import unsupported
 from vlpbench.benchmarks.subject import Subject
-from vlpbench.benchmarks.worker import CACHE_VARIABLE
 from vlpbench.results.packed import unpacked
 from vlpbench.results.record import UNITS, Cell, Env
 
 ENV = Env(cpu="one", cores=2, memory=1, os="Linux", python="3.11", versions={}, threads=1)
+pytestmark = pytest.mark.usefixtures("shared_cache")
+
 CELL = Cell(
     arch="blip",
     size="tiny",
@@ -37,14 +36,6 @@ CELL = Cell(
     finetune=3,
 )
 WRITERS = [name for name, spec in registry.specs().items() if spec.answers]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(folder))
-        yield folder
 
 
 def cell_of(**changes: Any) -> Cell:
