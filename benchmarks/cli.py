@@ -27,6 +27,18 @@ _SUITE: Arguments = (
     ("--out", {"metavar": "DIR", "help": "results folder"}),
     ("--again", {"action": "store_true", "help": "measure what is done already once more"}),
 )
+_REUSE: Arguments = (
+    (
+        "--reuse",
+        {
+            "metavar": "DIR",
+            "action": "append",
+            "default": [],
+            "help": "results folder or suite whose records of the same cells, measured here, count as done; "
+            "may be given several times",
+        },
+    ),
+)
 _CACHE: Arguments = (("--cache", {"metavar": "DIR", "help": "folder of shared pre-trainings (default: OUT/.cache)"}),)
 _EVENTS: Arguments = (
     ("--tensorboard", {"metavar": "DIR", "help": "write events of every pre-training, to follow it in TensorBoard"}),
@@ -68,7 +80,7 @@ comes, and writes the report. Run again after a kill or a failure, it does only 
 {_FOLDERS}
 
 example: vlpbench run quick --only measure=flops|latency""",
-        (*_SUITE, *_CLAIMS, *_WEIGHTS, *_DATA, *_CACHE, *_EVENTS, *_SCORES, *_LANG, *_JSON),
+        (*_SUITE, *_REUSE, *_CLAIMS, *_WEIGHTS, *_DATA, *_CACHE, *_EVENTS, *_SCORES, *_LANG, *_JSON),
     ),
     "plan": (
         "vlpbench.benchmarks.cli_run:plan",
@@ -77,7 +89,7 @@ example: vlpbench run quick --only measure=flops|latency""",
 the time. Measures nothing and writes nothing.
 
 example: vlpbench plan paper --device cuda""",
-        (*_SUITE, *_CLAIMS, *_WEIGHTS, *_DATA, *_JSON),
+        (*_SUITE, *_REUSE, *_CLAIMS, *_WEIGHTS, *_DATA, *_JSON),
     ),
     "ablate": (
         "vlpbench.benchmarks.cli_ablate:ablate",
@@ -153,11 +165,14 @@ component, counted without allocating it, and for an architecture that knows mom
 With --explain: where the default of a cell differs from the released code of the architecture (of all without a
 name), why, and which line of a suite file gives the official behaviour.
 
+With --diagram: the structure of the built model as a drawing, in a file of its own.
+
 example: vlpbench archs NAME --size base --json""",
         (
             ("name", {"nargs": "?", "metavar": "NAME", "help": "one of the architectures that `vlpbench archs` lists"}),
             ("--size", {"default": "base", "help": "one of its sizes (default: base)"}),
             ("--explain", {"action": "store_true", "help": "say where defaults differ from the released code"}),
+            ("--diagram", {"metavar": "FILE", "help": "draw the structure of the built model as SVG"}),
             *_JSON,
         ),
     ),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import textwrap
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from itertools import starmap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlpbench.archs import differences, registry
+from vlpbench.benchmarks.fields import SuiteError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from vlpbench.archs.differences import Difference
     from vlpbench.archs.registry import ArchSpec
     from vlpbench.benchmarks.subject import Subject
+    from vlpbench.reports.svg import Figure
     from vlpbench.results.record import Cell
 
 COMPONENTS = ("image", "text", "fusion", "head")
@@ -26,7 +30,9 @@ PAIRS = 2
 
 
 def archs(options: Namespace) -> int:
-    """Prints the list, the parts of the architecture that is named, or where defaults differ from released code."""
+    """Prints the list, the parts of the architecture that is named, or where defaults differ; or draws a structure."""
+    if options.diagram and (options.name is None or options.explain):
+        raise SuiteError("--diagram draws one architecture: name it, and leave --explain out")
     if options.explain:
         chosen = registry.specs().values() if options.name is None else [registry.get(options.name)]
         explained = [(spec, differences.of(spec)) for spec in chosen]
@@ -40,6 +46,12 @@ def archs(options: Namespace) -> int:
     spec = registry.get(options.name)
     if options.size not in spec.sizes:
         raise registry.UnknownName(registry.nearest(f"size of {spec.name}", options.size, list(spec.sizes)))
+    if options.diagram:
+        figure = diagram(spec, options.size)
+        Path(options.diagram).write_text(figure.standalone + "\n", encoding="utf-8")
+        found = {"diagram": options.diagram, "alt": figure.alt, "caption": figure.caption}
+        print(json.dumps(found, indent=2) if options.json else f"{figure.alt}\n{options.diagram}")
+        return 0
     parts = describe(spec, options.size)
     print(json.dumps(parts, indent=2) if options.json else parts_text(spec, parts))
     return 0
@@ -76,6 +88,37 @@ def describe(spec: ArchSpec, size: str) -> dict[str, Any]:
     if len(spec.momentum) > 1:
         found["momentum"] = _states(subject)
     return found
+
+
+def diagram(spec: ArchSpec, size: str) -> Figure:
+    """The structure of a built model as a drawing, with the recipe of most momentum that it knows."""
+    from vlpbench.benchmarks import env
+    from vlpbench.benchmarks.measures.structure import Structure
+    from vlpbench.benchmarks.subject import Subject
+    from vlpbench.reports import diagram as drawings
+    from vlpbench.reports.outline import read
+    from vlpbench.results.record import UNITS, Cell, Record, Series, Status
+
+    began = datetime.now(UTC)
+    recipe = {"objectives": spec.objectives, "momentum": spec.momentum[-1], "batch": PAIRS}
+    cell = Cell(arch=spec.name, size=size, measure="structure", **recipe)
+    found = Structure().run(Subject.build(cell, meta=True), cell)
+    record = Record(
+        id="0" * 16,
+        cell=cell,
+        status=Status.OK,
+        samples={k: Series(unit=UNITS[k].unit, values=tuple(v)) for k, v in found.values.items()},
+        detail=found.detail,
+        env=env.capture(),
+        code=env.code_hash(),
+        suite="archs",
+        started=began.isoformat(),
+        seconds=(datetime.now(UTC) - began).total_seconds(),
+    )
+    outline = read(record)
+    if outline is None:
+        raise SuiteError(f"the structure of {spec.name} tells no towers to draw")
+    return drawings.diagram(outline, spec.name)
 
 
 def _states(subject: Subject) -> dict[str, dict[str, Any]]:

@@ -31,9 +31,10 @@ def report(options: Namespace) -> int:
         problems += store.problems()
         titles.append(_title(found[-1].suite))
     from vlpbench.reports.render import render
+    from vlpbench.reports.summary import listed
 
     folder = report_folder(options.out, [store.folder for store in stores], options.lang)
-    title = " + ".join(dict.fromkeys(titles))
+    title = listed(list(dict.fromkeys(titles)))
     judged = claims_of(None)
     print(render(records, folder, title=title, problems=problems, lang=options.lang, tex=options.latex, claims=judged))
     return 0

@@ -7,7 +7,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +18,20 @@ from vlpbench.benchmarks.cli_results import claims_of
 from vlpbench.benchmarks.data.sources import FOLDER_VARIABLE
 from vlpbench.benchmarks.events import require
 from vlpbench.benchmarks.fields import SuiteError, check_value, label, select
-from vlpbench.benchmarks.folders import report_folder, results_folder
+from vlpbench.benchmarks.folders import existing_results, report_folder, results_folder
 from vlpbench.benchmarks.plan import PHASES, Action, Plan, make_plan
 from vlpbench.benchmarks.progress import duration, progress_for
 from vlpbench.benchmarks.suite import NOTES, Suite, load_suite
 from vlpbench.benchmarks.weights import assign
 from vlpbench.results.index import standing
+from vlpbench.results.record import Status
 from vlpbench.results.store import FINAL, RECORDS, Store
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from vlpbench.benchmarks.runner import Summary
+    from vlpbench.results.index import Entry
     from vlpbench.results.record import Env
 
 _MARKS = {Action.RUN: "run", Action.DONE: "done", Action.UNSUPPORTED: "impossible"}
@@ -59,15 +62,17 @@ def run_suite(suite: Suite, options: Namespace, closing: Closing | None = None) 
 
     Args:
         suite: what is asked for.
-        options: ``out``, ``again``, ``data_root``, ``cache``, ``tensorboard``, ``score_memory``, ``lang`` and ``json``.
+        options: ``out``, ``again``, ``reuse``, ``data_root``, ``cache``, ``tensorboard``, ``score_memory``, ``lang`` and ``json``.
         closing: called once all is measured.
     """
     if options.tensorboard:
         require()
     size_of(options.score_memory)
     signal.signal(signal.SIGTERM, _interrupt)
-    store, env, plan = _prepare(suite, options)
     say = _silent if options.json else _say
+    if taken := _take_over(suite, options):
+        say(taken)
+    store, env, plan = _prepare(suite, options)
     for line in _headline(plan, store):
         say(line)
     summary = _measure(plan, store, env, options)
@@ -122,12 +127,35 @@ def _suite(options: Namespace) -> Suite:
     return assign(suite, options.checkpoint, folder=suite.folder, download=options.download)
 
 
+def _elsewhere(suite: Suite, store: Store, env: Env, options: Namespace) -> Iterator[tuple[Store, Entry]]:
+    """What folders to reuse hold of cells that this one lacks, measured in the same environment; of a cell the first."""
+    if options.again:
+        return
+    wanted = {cell.id for cell in suite.cells} - store.done(env.id)
+    for other in (Store(existing_results(named)) for named in vars(options).get("reuse", ())):
+        for entry in standing(other.entries()):
+            if entry.cell_id in wanted and entry.env_id == env.id and entry.status is Status.OK:
+                wanted.remove(entry.cell_id)
+                yield other, entry
+
+
+def _take_over(suite: Suite, options: Namespace) -> str:
+    """Copies records of other folders into the suite's own; in words, how many and from where."""
+    store = Store(results_folder(options.out, suite.name))
+    found: Counter[Path] = Counter()
+    for other, entry in list(_elsewhere(suite, store, environment.capture(), options)):
+        store.append(other.read(entry))
+        found[other.folder] += 1
+    return ", ".join(f"{count} cells taken over from {folder}" for folder, count in found.items())
+
+
 def _prepare(suite: Suite, options: Namespace) -> tuple[Store, Env, Plan]:
     if options.data_root:
         os.environ[FOLDER_VARIABLE] = str(Path(options.data_root).absolute())
     store = Store(results_folder(options.out, suite.name))
     env = environment.capture()
-    history, code = store.entries(), environment.code_hash()
+    others = [entry for _, entry in _elsewhere(suite, store, env, options)]
+    history, code = [*store.entries(), *others], environment.code_hash()
     return store, env, make_plan(suite, history, env, workers=environment.cores(), again=options.again, code=code)
 
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from textwrap import dedent
+from xml.etree import ElementTree
 
 import pytest
 from vlpbench.archs import registry
@@ -165,6 +166,29 @@ def test_differences_from_released_code_are_printed_for_one_or_for_all(capsys):
     assert cli.main(["archs", "--explain"]) == 0
     out = capsys.readouterr().out
     assert all(spec.title in out for spec in registry.specs().values())
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [(["--diagram", "x.svg"], "one architecture"), (["clip", "--explain", "--diagram", "x.svg"], "--explain")],
+)
+def test_only_a_named_architecture_is_drawn(line, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["archs", *line]) == 2
+    assert named in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_drawing_is_of_the_model_that_is_built(tmp_path, capsys):
+    file = tmp_path / "tiny.svg"
+    assert cli.main(["archs", "albef", "--size", "tiny", "--diagram", str(file), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["diagram"] == str(file)
+    words = " ".join(ElementTree.parse(file).getroot().itertext())
+    assert "cross-attention in" in words
+    assert "dot product" in words
+    assert "text attends to the image" in said["alt"]
+    assert "momentum copy" in said["caption"]
 
 
 @pytest.mark.slow
@@ -415,6 +439,33 @@ def test_check_of_a_whole_folder_finds_nothing(capsys):
     assert "results: 0 errors, 0 warnings" in capsys.readouterr().out
 
 
+def test_records_of_another_folder_count_as_done_where_they_were_measured_here(capsys):
+    from vlpbench.benchmarks import env
+
+    here, cells = env.capture(), [Cell(arch=arch, size="tiny", measure="latency") for arch in ("clip", "vilt")]
+    Path("mine.toml").write_text('[[matrix]]\narch = ["clip", "vilt"]\nsize = "tiny"\nmeasure = "latency"\n')
+    other, foreign = Store(Path("other")), Store(Path("foreign"))
+    for cell in (*cells, Cell(arch="albef", size="tiny", measure="latency")):
+        other.append(record(cell, suite="other").model_copy(update={"env": here}))
+        foreign.append(record(cell, suite="foreign").model_copy(update={"env": ENV}))
+
+    assert cli.main(["plan", "mine.toml", "--reuse", "foreign"]) == 0
+    assert "2 to run" in capsys.readouterr().out
+    assert cli.main(["plan", "mine.toml", "--reuse", "other"]) == 0
+    assert "nothing to do: all 2 cells are done" in capsys.readouterr().out
+    assert not Path("vlpbench-results").exists()
+
+    assert cli.main(["run", "mine.toml", "--reuse", "other"]) == 0
+    assert "2 cells taken over from other" in capsys.readouterr().err
+    kept = Store(Path("vlpbench-results/mine")).history()
+    assert [one.cell for one in kept] == cells
+    assert {one.suite for one in kept} == {"other"}
+    assert cli.main(["run", "mine.toml", "--reuse", "other"]) == 0
+    assert "taken over" not in capsys.readouterr().err
+    assert cli.main(["plan", "mine.toml", "--reuse", "nowhere"]) == 2
+    assert "no results in nowhere" in capsys.readouterr().err
+
+
 def test_check_of_a_foreign_schema_is_an_error_with_its_version(capsys):
     Path("results").mkdir()
     content = record(Cell(arch="clip", measure="latency")).model_dump(mode="json") | {"schema_version": 9}
@@ -449,7 +500,7 @@ def test_one_page_holds_several_results(capsys):
     page = Path(capsys.readouterr().out.strip())
     assert page == Path("vlpbench-results/one+two-report/index.html")
     html = page.read_text(encoding="utf-8")
-    assert "<h1>one + two</h1>" in html
+    assert "<h1>one and two</h1>" in html
     assert "vlpbench run one --only id=" in html
     assert "vlpbench run two --only id=" in html
 
