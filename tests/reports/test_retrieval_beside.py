@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from vlpbench.reports.language import language, translated
 from vlpbench.reports.measured import measure_all
 from vlpbench.reports.retrieval_beside import beside_table, published
 from vlpbench.results.record import UNITS, Cell, Env, Record, Series, Status
@@ -86,3 +87,16 @@ def test_trained_cells_have_no_published_numbers(checkpoint: None) -> None:
     one = record("albef", "coco", 5000, None)
     plain = one.model_copy(update={"detail": {"scorer": "rerank", "k": 128}})
     assert beside_table(measure_all([plain])) is None
+
+
+@pytest.mark.parametrize("tuned", ["finetuned", "zero_shot", "zero_shot_coco_tuned", None])
+def test_the_table_is_said_in_chinese(tuned: str | None) -> None:
+    chinese = language("zh")
+    table = translated(beside_table(measure_all([record("albef", "flickr30k", 1000, tuned)])), chinese)
+    assert table is not None
+    cells = [item.text for row in table.rows for item in row]
+    protocols, published_ = {row[3].text for row in table.rows}, {row[4].text for row in table.rows}
+    assert all("打分方式 rerank" in one and "384 像素" in one for one in protocols)
+    assert any("ALBEF Table" in one and "预训练数据" in one for one in published_)
+    assert not any(word in text for text in cells for word in ("scored", "tuned", "pre-trained", "memory", "tokens"))
+    assert "小字" in table.caption
