@@ -4,8 +4,8 @@
 
 Latency and throughput of open_clip's ViT-B/32 and timm's ViT-B/16 on random weights and one thread, by the measures
 themselves, by ``torch.utils.benchmark.Timer``, and by the rules of timm's benchmark script: a fixed input, some calls
-to warm up, a time stamp around every call, for throughput around a loop of them. The three visit a model in turn, many short
-visits each, and the best call of each counts: a mean would say how restless the machine was while its turn lasted.
+to warm up, a time stamp around every call, for throughput around a loop of them. The three visit a model in turn, many
+short visits each, and the best call of each counts: a mean would say how restless the machine was in its turn.
 """
 
 from __future__ import annotations
