@@ -62,7 +62,8 @@ def run_suite(suite: Suite, options: Namespace, closing: Closing | None = None) 
 
     Args:
         suite: what is asked for.
-        options: ``out``, ``again``, ``reuse``, ``data_root``, ``cache``, ``tensorboard``, ``score_memory``, ``lang`` and ``json``.
+        options: ``out``, ``again``, ``reuse``, ``data_root``, ``cache``, ``tensorboard``, ``score_memory``, ``lang``
+            and ``json``.
         closing: called once all is measured.
     """
     if options.tensorboard:
@@ -128,7 +129,7 @@ def _suite(options: Namespace) -> Suite:
 
 
 def _elsewhere(suite: Suite, store: Store, env: Env, options: Namespace) -> Iterator[tuple[Store, Entry]]:
-    """What folders to reuse hold of cells that this one lacks, measured in the same environment; of a cell the first."""
+    """What other folders hold of cells that this one lacks, measured in this environment; of a cell the first."""
     if options.again:
         return
     wanted = {cell.id for cell in suite.cells} - store.done(env.id)
