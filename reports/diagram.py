@@ -16,8 +16,10 @@ from vlpbench.reports.units import number, scale
 
 WIDE = 389.0
 """As wide as every other figure, so that words are of one size."""
-LAYER, LEAST = 6.0, 40.0
-"""Height of a layer, and of a tower that must hold two lines of words."""
+LAYER, LEAST, MOST = 6.0, 40.0, 300.0
+"""Height of a layer; of a tower that must hold two lines of words; and of one with more layers than stripes are told by."""
+STRIPE = 3.0
+"""Height of a layer below which a tower is one colour."""
 LEFT, RIGHT, MIDDLE = 84.0, WIDE - 84.0, WIDE / 2
 SIDE, CENTRE = 150.0, 210.0
 """Width of the widest tower at a side and in the middle."""
@@ -141,7 +143,7 @@ def _places(one: Outline) -> tuple[dict[str, Box], float]:
 
 
 def _height(tower: Tower) -> float:
-    return max(LEAST, LAYER * tower.layers)
+    return min(MOST, max(LEAST, LAYER * tower.layers))
 
 
 def _width(tower: Tower, most: int, room: float) -> float:
@@ -153,7 +155,8 @@ def _tower(box: Box, hue: str) -> str:
     edge = "" if tower.layers or tower.uncounted else ' stroke-dasharray="4 3"'
     parts = [_rect(x, box.top, box.width, box.height, f'fill="{PAPER}" stroke="{hue}" stroke-width="1.4"{edge}')]
     step = box.height / max(tower.layers, 1)
-    stripes = [box.top + step * i for i in range(tower.layers)]
+    stripes = [box.top + step * i for i in range(tower.layers)] if step >= STRIPE else []
+    parts += [] if stripes or not tower.layers else [_filled(box, hue)]
     parts += [_rect(x + 2, y + 1, box.width - 4, step - 2, f'fill="{hue}" opacity="0.2"', 1.5) for y in stripes]
     middle = box.top + box.height / 2
     what = counted(tower.layers, "layer") if tower.layers else "no layers"
@@ -161,6 +164,12 @@ def _tower(box: Box, hue: str) -> str:
     rest = f"{tower.width}" if tower.uncounted else rest
     parts += [_text(box.x, middle - 4, TITLES[tower.name], weight=650), _text(box.x, middle + 10, rest, size=9.5)]
     return "".join(parts)
+
+
+def _filled(box: Box, hue: str) -> str:
+    """More layers than there is room for stripes."""
+    look = f'fill="{hue}" opacity="0.16"'
+    return _rect(box.x - box.width / 2 + 2, box.top + 2, box.width - 4, box.height - 4, look, 2)
 
 
 def _ghost(box: Box, hue: str) -> str:
@@ -177,7 +186,12 @@ def _inputs(one: Outline, boxes: dict[str, Box], height: float) -> list[str]:
     for name, word in words.items():
         if box := boxes.get(name):
             found.append(_arrow(box.x, height - 18, box.x, box.top + box.height + 2))
-            found.append(_text(box.x, height - 6, f"{'image' if name == 'image' else 'text'}, {word}", size=10))
+            found.append(_text(box.x, height - 6, f"{name}, {word}", size=10))
+    fusion = boxes.get("fusion")
+    if fusion and "image" in boxes and "text" not in boxes and one.text_tokens:  # words enter where pairs are fused
+        foot, x = fusion.top + fusion.height, MIDDLE + fusion.width / 2 - 14
+        found.append(_path([(RIGHT, height - 18), (RIGHT, foot + 16), (x, foot + 16), (x, foot + 2)]))
+        found.append(_text(RIGHT, height - 6, f"text, {words['text']}", size=10))
     return found
 
 
