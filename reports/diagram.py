@@ -17,7 +17,7 @@ from vlpbench.reports.units import number, scale
 WIDE = 389.0
 """As wide as every other figure, so that words are of one size."""
 LAYER, LEAST, MOST = 6.0, 40.0, 300.0
-"""Height of a layer; of a tower that must hold two lines of words; and of one with more layers than stripes are told by."""
+"""Height of a layer; of a tower that must hold two lines of words; and of one with more layers than that."""
 STRIPE = 3.0
 """Height of a layer below which a tower is one colour."""
 LEFT, RIGHT, MIDDLE = 84.0, WIDE - 84.0, WIDE / 2
