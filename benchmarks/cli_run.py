@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,9 +71,9 @@ def run_suite(suite: Suite, options: Namespace, closing: Closing | None = None) 
     size_of(options.score_memory)
     signal.signal(signal.SIGTERM, _interrupt)
     say = _silent if options.json else _say
-    if taken := _take_over(suite, options):
+    store, env, plan, others = _prepare(suite, options)
+    if taken := _take_over(store, others):
         say(taken)
-    store, env, plan = _prepare(suite, options)
     for line in _headline(plan, store):
         say(line)
     summary = _measure(plan, store, env, options)
@@ -86,7 +86,7 @@ def run_suite(suite: Suite, options: Namespace, closing: Closing | None = None) 
 
 def plan(options: Namespace) -> int:
     """Prints what a run would do."""
-    store, _, plan = _prepare(_suite(options), options)
+    store, _, plan, _ = _prepare(_suite(options), options)
     if options.json:
         print(json.dumps(_plan_json(plan), indent=2))
         return 0
@@ -140,24 +140,25 @@ def _elsewhere(suite: Suite, store: Store, env: Env, options: Namespace) -> Iter
                 yield other, entry
 
 
-def _take_over(suite: Suite, options: Namespace) -> str:
+def _take_over(store: Store, others: Iterable[tuple[Store, Entry]]) -> str:
     """Copies records of other folders into the suite's own; in words, how many and from where."""
-    store = Store(results_folder(options.out, suite.name))
     found: Counter[Path] = Counter()
-    for other, entry in list(_elsewhere(suite, store, environment.capture(), options)):
+    for other, entry in others:
         store.append(other.read(entry))
         found[other.folder] += 1
     return ", ".join(f"{count} cells taken over from {folder}" for folder, count in found.items())
 
 
-def _prepare(suite: Suite, options: Namespace) -> tuple[Store, Env, Plan]:
+def _prepare(suite: Suite, options: Namespace) -> tuple[Store, Env, Plan, list[tuple[Store, Entry]]]:
+    """Store, environment, plan, and what the plan counts as done that lies in other folders yet."""
     if options.data_root:
         os.environ[FOLDER_VARIABLE] = str(Path(options.data_root).absolute())
     store = Store(results_folder(options.out, suite.name))
     env = environment.capture()
-    others = [entry for _, entry in _elsewhere(suite, store, env, options)]
-    history, code = [*store.entries(), *others], environment.code_hash()
-    return store, env, make_plan(suite, history, env, workers=environment.cores(), again=options.again, code=code)
+    others = list(_elsewhere(suite, store, env, options))
+    history, code = [*store.entries(), *(entry for _, entry in others)], environment.code_hash()
+    plan = make_plan(suite, history, env, workers=environment.cores(), again=options.again, code=code)
+    return store, env, plan, others
 
 
 def _headline(plan: Plan, store: Store) -> list[str]:

@@ -17,7 +17,7 @@ from vlpbench.reports.units import number, scale
 WIDE = 389.0
 """As wide as every other figure, so that words are of one size."""
 LAYER, LEAST, MOST = 6.0, 40.0, 300.0
-"""Height of a layer; of a tower that must hold two lines of words; and of one with more layers than that."""
+"""Height of a layer; of a tower that must hold two lines of words; and the most that one takes."""
 STRIPE = 3.0
 """Height of a layer below which a tower is one colour."""
 LEFT, RIGHT, MIDDLE = 84.0, WIDE - 84.0, WIDE / 2
@@ -155,21 +155,17 @@ def _tower(box: Box, hue: str) -> str:
     edge = "" if tower.layers or tower.uncounted else ' stroke-dasharray="4 3"'
     parts = [_rect(x, box.top, box.width, box.height, f'fill="{PAPER}" stroke="{hue}" stroke-width="1.4"{edge}')]
     step = box.height / max(tower.layers, 1)
-    stripes = [box.top + step * i for i in range(tower.layers)] if step >= STRIPE else []
-    parts += [] if stripes or not tower.layers else [_filled(box, hue)]
-    parts += [_rect(x + 2, y + 1, box.width - 4, step - 2, f'fill="{hue}" opacity="0.2"', 1.5) for y in stripes]
+    if step >= STRIPE:
+        stripes = [box.top + step * i for i in range(tower.layers)]
+        parts += [_rect(x + 2, y + 1, box.width - 4, step - 2, f'fill="{hue}" opacity="0.2"', 1.5) for y in stripes]
+    else:
+        parts.append(_rect(x + 2, box.top + 2, box.width - 4, box.height - 4, f'fill="{hue}" opacity="0.16"', 2))
     middle = box.top + box.height / 2
     what = counted(tower.layers, "layer") if tower.layers else "no layers"
     rest = f"{what} · {tower.width}" if tower.width else what
     rest = f"{tower.width}" if tower.uncounted else rest
     parts += [_text(box.x, middle - 4, TITLES[tower.name], weight=650), _text(box.x, middle + 10, rest, size=9.5)]
     return "".join(parts)
-
-
-def _filled(box: Box, hue: str) -> str:
-    """More layers than there is room for stripes."""
-    look = f'fill="{hue}" opacity="0.16"'
-    return _rect(box.x - box.width / 2 + 2, box.top + 2, box.width - 4, box.height - 4, look, 2)
 
 
 def _ghost(box: Box, hue: str) -> str:

@@ -115,6 +115,7 @@ class Goals:
         *,
         cost: Cost = "cpu",
         rounds: int = ROUNDS,
+        always: bool = False,
     ) -> None:
         """Compares ours with each baseline, which must take at least so many times as long. One a test, at its end.
 
@@ -124,16 +125,18 @@ class Goals:
             baselines: what it is called, the way and the factor.
             cost: CPU time of this process, wall time, or what the ways return.
             rounds: visits of each way before minima are compared.
+            always: compares without --benchmark-enable too, where ways take little and the margin is wide.
         """
         ways = {"ours": ours, **{name: way for name, (way, _) in baselines.items()}, "again": ours}
         for way in ways.values():  # also what warms up code and caches
             cost_of(way, cost)
         benchmark = self._request.getfixturevalue("benchmark")
-        best = cheapest(ways, cost, rounds) if self.timed else dict.fromkeys(ways, float("nan"))
+        timed = self.timed or always
+        best = cheapest(ways, cost, rounds) if timed else dict.fromkeys(ways, float("nan"))
         ratios = {name: best[name] / best["ours"] for name in ways if name != "ours"}
         benchmark.extra_info.update(goal=goal, **ratios)
         benchmark.pedantic(ours, rounds=rounds)
-        if not self.timed:
+        if not timed:
             return
         aa, missed = control(best), []
         for name, (_, factor) in baselines.items():

@@ -35,6 +35,13 @@ def cpu(*arguments: str, cwd: Path | None = None) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def wall(way: Callable[[], object]) -> float:
+    """Seconds on the clock."""
+    began = time.perf_counter()
+    way()
+    return time.perf_counter() - began
+
+
 def record(cell: Cell, number: int = 0, env: Env = ENV, code: str = "c") -> Record:
     samples = {"latency": Series(unit="s", values=tuple(0.001 * n for n in range(1, 31)))}
     words = {"id": f"{number:016x}", "status": "ok", "suite": "s", "started": "2026", "seconds": 1.0}
@@ -61,11 +68,6 @@ def test_a_cell_starts_in_a_twentieth_of_the_time_of_a_fresh_interpreter(tmp_pat
     cell = Cell(arch="clip", size="tiny", measure=spec.name)
     job = Job(cell=cell, measure=spec, subject="fake_measures:Subject", cache=str(tmp_path))
 
-    def wall(way: Callable[[], object]) -> float:
-        began = time.perf_counter()
-        way()
-        return time.perf_counter() - began
-
     def cell_starts() -> None:
         pool.start(job, limit=60)
         ((_, outcome),) = pool.wait()
@@ -86,12 +88,10 @@ def test_a_finished_sweep_runs_again_without_building_a_model(tmp_path, goals):
     """The sweep is run once, and its repetition a few times; wall time, as both are spread over processes."""
     goals.needs_clock()
 
-    def sweep() -> float:
-        began = time.perf_counter()
+    def sweep() -> None:
         cpu(*CLI, "run", "smoke", "--device", "cpu", "--out", "results", cwd=tmp_path)
-        return time.perf_counter() - began
 
-    first, *again = [sweep() for _ in range(4)]
+    first, *again = [wall(sweep) for _ in range(4)]
     goals.value("G10", "sweep of smoke, over running it again", first / min(again), at_least=50)
 
 
