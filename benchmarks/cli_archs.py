@@ -7,11 +7,11 @@ import textwrap
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import starmap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlpbench.archs import differences, registry
 from vlpbench.benchmarks.fields import SuiteError
+from vlpbench.benchmarks.folders import write_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -48,7 +48,7 @@ def archs(options: Namespace) -> int:
         raise registry.UnknownName(registry.nearest(f"size of {spec.name}", options.size, list(spec.sizes)))
     if options.diagram:
         figure = diagram(spec, options.size)
-        Path(options.diagram).write_text(figure.standalone + "\n", encoding="utf-8")
+        write_text(options.diagram, figure.standalone + "\n")
         found = {"diagram": options.diagram, "alt": figure.alt, "caption": figure.caption}
         print(json.dumps(found, indent=2) if options.json else f"{figure.alt}\n{options.diagram}")
         return 0
@@ -97,7 +97,7 @@ def diagram(spec: ArchSpec, size: str) -> Figure:
     from vlpbench.benchmarks.subject import Subject
     from vlpbench.reports import diagram as drawings
     from vlpbench.reports.outline import read
-    from vlpbench.results.record import UNITS, Cell, Record, Series, Status
+    from vlpbench.results.record import Cell, Record, Status
 
     began = datetime.now(UTC)
     recipe = {"objectives": spec.objectives, "momentum": spec.momentum[-1], "batch": PAIRS}
@@ -107,7 +107,7 @@ def diagram(spec: ArchSpec, size: str) -> Figure:
         id="0" * 16,
         cell=cell,
         status=Status.OK,
-        samples={k: Series(unit=UNITS[k].unit, values=tuple(v)) for k, v in found.values.items()},
+        samples=found.series(),
         detail=found.detail,
         env=env.capture(),
         code=env.code_hash(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlpbench.benchmarks.fields import label
-from vlpbench.benchmarks.folders import existing_results
+from vlpbench.benchmarks.folders import existing_results, write_text
 from vlpbench.results.lines import read_rows
 from vlpbench.results.record import Record
 from vlpbench.results.store import Store, StoreError, latest
@@ -33,7 +33,7 @@ def compare(options: Namespace) -> int:
     outcomes = [judge(gate, found.changes) for gate in gates]
     names = words.Names(before=options.before, after=options.after, records=(len(before), len(after)))
     if options.out:
-        Path(options.out).write_text(words.markdown(found, outcomes, names), encoding="utf-8")
+        write_text(options.out, words.markdown(found, outcomes, names))
     if options.json:
         print(json.dumps(words.as_json(found, outcomes, names), indent=2))
     else:

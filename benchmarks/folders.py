@@ -44,6 +44,17 @@ def existing_results(named: str | None) -> Path:
     return files[-1].parent
 
 
+def write_text(named: str, text: str) -> None:
+    """Writes a file that the user named, with the folders that lead to it.
+
+    Raises:
+        OSError: if it cannot be written, as where a folder of that name stands.
+    """
+    file = Path(named)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
 def report_folder(named: str | None, results: Sequence[Path], lang: str = "en") -> Path:
     """Where the report of results folders goes; one that is not in English lies within the English one's.
 

@@ -101,7 +101,7 @@ def run(job: Job) -> Outcome:
             return Outcome(status=Status.ERROR, reason=problem, threads=threads, seconds=time.perf_counter() - started)
         return Outcome(
             status=Status.OK,
-            samples={name: Series(unit=UNITS[name].unit, values=tuple(v)) for name, v in brought.values.items()},
+            samples=brought.series(),
             detail=json.loads(json.dumps(brought.detail | _left_out(job))),
             flags=tuple(brought.flags),
             threads=threads,

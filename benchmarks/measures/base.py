@@ -11,7 +11,7 @@ from vlpbench.archs.types import NOTHING, Can
 
 if TYPE_CHECKING:
     from vlpbench.benchmarks.subject import Subject
-    from vlpbench.results.record import Cell
+    from vlpbench.results.record import Cell, Series
 
 
 @dataclass(kw_only=True)
@@ -22,6 +22,16 @@ class Samples:
     detail: dict[str, Any] = field(default_factory=dict)
     """JSON-serialisable."""
     flags: list[str] = field(default_factory=list)
+
+    def series(self) -> dict[str, Series]:
+        """The values as a record holds them, with their units.
+
+        Raises:
+            KeyError: for a quantity that has no unit.
+        """
+        from vlpbench.results.record import UNITS, Series
+
+        return {name: Series(unit=UNITS[name].unit, values=tuple(values)) for name, values in self.values.items()}
 
 
 class Measure(Protocol):

@@ -180,7 +180,7 @@ def test_only_a_named_architecture_is_drawn(line, named, tmp_path, monkeypatch, 
 
 
 def test_a_drawing_is_of_the_model_that_is_built(tmp_path, capsys):
-    file = tmp_path / "tiny.svg"
+    file = tmp_path / "not" / "yet" / "tiny.svg"
     assert cli.main(["archs", "albef", "--size", "tiny", "--diagram", str(file), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["diagram"] == str(file)

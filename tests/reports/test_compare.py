@@ -200,11 +200,11 @@ def sets(tmp_path, monkeypatch):
 
 
 def test_the_command_says_that_environments_differ_and_marks_the_rows(sets, capsys):
-    assert cli.main(["compare", "old", "new.jsonl", "--out", "page.md"]) == 0
+    assert cli.main(["compare", "old", "new.jsonl", "--out", "pages/page.md"]) == 0
     out = capsys.readouterr().out
     assert "DIFFERENT ENVIRONMENTS: 1 of 1 rows" in out
     assert "worse, other environment, flagged" in out
-    assert "| torch | 2.14 | 2.15 |" in (sets / "page.md").read_text()
+    assert "| torch | 2.14 | 2.15 |" in (sets / "pages" / "page.md").read_text()
     assert cli.main(["compare", "old", "old"]) == 0
     assert "measured in the same environment" in capsys.readouterr().out
 
